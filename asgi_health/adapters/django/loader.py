@@ -1,0 +1,136 @@
+"""Load Django: settings, apps, URLconf, middleware; each step recorded, so that the first request
+pays for nothing."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from asgi_health.report import add_app_seconds, step
+from asgi_health.target import LoadedApp
+from asgi_health.types import App, Headers
+from asgi_health.warmup import Warmup
+
+__all__ = ["WARMUP_PATH", "load_django", "load_project", "warmup_for"]
+
+WARMUP_PATH = "/asgi-health-warmup"
+"""Asked of projects that name no warm-up path: it passes all middleware and the URLconf, and is
+expected not to exist."""
+
+
+def load_project(settings_module: str) -> LoadedApp:
+    """Any Django project: its `ASGI_APPLICATION` when the settings name one, Django's handler
+    otherwise.
+
+    `DJANGO_SETTINGS_MODULE` wins over `settings_module`, as it does in the files that Django makes.
+    """
+    handler = load_django(settings_module)
+    named = _named_application()
+    warmup = warmup_for(WARMUP_PATH)
+    return (
+        LoadedApp(handler, lifespan=False, warmup=warmup)
+        if named is None
+        else LoadedApp(named, warmup=warmup)
+    )
+
+
+def load_django(settings_module: str) -> App:
+    """Set Django up and build its ASGI handler.
+
+    Raises:
+        Exception: whatever the settings, an app, the URLconf or a middleware raises.
+    """
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module)
+    with step("settings"):
+        from django.conf import settings  # noqa: PLC0415 - this module is imported before Django may be
+
+        settings.INSTALLED_APPS  # noqa: B018 - the first look imports the settings module
+    with step("django"):
+        import django  # noqa: PLC0415
+        from django.apps import AppConfig  # noqa: PLC0415
+    with step("apps"), _timed_apps(AppConfig):
+        django.setup()
+    with step("urlconf"):
+        from django.urls import get_resolver  # noqa: PLC0415
+
+        get_resolver().reverse_dict  # noqa: B018 - imports the root URLconf and all that it includes
+    with step("middleware"):
+        from django.core.handlers.asgi import ASGIHandler  # noqa: PLC0415
+
+        return cast("App", ASGIHandler())
+
+
+def warmup_for(path: str, *, statuses: frozenset[int] | None = None) -> Warmup:
+    """A warm-up request that this project's settings let through: allowed Host, secure as the proxy
+    would say it."""
+    from django.conf import settings  # noqa: PLC0415
+
+    headers: Headers = ()
+    if settings.SECURE_PROXY_SSL_HEADER:
+        name, value = settings.SECURE_PROXY_SSL_HEADER
+        headers = (
+            (
+                name.removeprefix("HTTP_").replace("_", "-").lower().encode("ascii"),
+                value.encode("latin-1"),
+            ),
+        )
+    return Warmup(
+        path, host=_allowed_host(settings.ALLOWED_HOSTS), headers=headers, statuses=statuses
+    )
+
+
+def _allowed_host(allowed_hosts: list[str]) -> str:
+    """A Host that passes: an empty list allows localhost while debugging and nothing otherwise."""
+    if not allowed_hosts or "*" in allowed_hosts or "localhost" in allowed_hosts:
+        return "localhost"
+    return allowed_hosts[0].removeprefix(".")
+
+
+def _named_application() -> App | None:
+    from django.conf import settings  # noqa: PLC0415
+    from django.utils.module_loading import import_string  # noqa: PLC0415
+
+    name = getattr(settings, "ASGI_APPLICATION", None)
+    if not name:
+        return None
+    with step("ASGI_APPLICATION"):
+        found = import_string(name)
+    return None if getattr(found, "is_health_gate", False) else cast("App", found)
+
+
+@contextmanager
+def _timed_apps(app_config: type[Any]) -> Iterator[None]:
+    """Time what each app config costs: its own import, its models, its `ready()`; nothing stays
+    wrapped."""
+    create = vars(app_config)["create"]
+    made: list[Any] = []
+
+    def timed_create(cls: type[Any], entry: str) -> Any:
+        start_s = time.monotonic()
+        config = create.__func__(cls, entry)
+        add_app_seconds(config.label, time.monotonic() - start_s)
+        for name in ("import_models", "ready"):
+            vars(config)[name] = _timed(config.label, getattr(config, name))
+        made.append(config)
+        return config
+
+    app_config.create = classmethod(timed_create)
+    try:
+        yield
+    finally:
+        app_config.create = create
+        for config in made:
+            for name in ("import_models", "ready"):
+                vars(config).pop(name, None)
+
+
+def _timed(label: str, call: Callable[[], None]) -> Callable[[], None]:
+    def timed() -> None:
+        start_s = time.monotonic()
+        try:
+            call()
+        finally:
+            add_app_seconds(label, time.monotonic() - start_s)
+
+    return timed

@@ -1,0 +1,66 @@
+"""A Gunicorn worker class that leaves a booting process alone and passes Gunicorn's time-outs on to
+Uvicorn.
+
+What it changes about the stock `UvicornWorker`:
+
+- It is not killed while it boots, however long the import holds the GIL. Gunicorn kills a worker
+that has notified
+  once and then stays silent for `timeout`; this one notifies from ready on. Should the boot's own
+  deadline fail to
+  end it (a C call that never gives the GIL back), Gunicorn does.
+- It notifies every second, not every `timeout / 2`, so that a block of nearly `timeout` is
+survived.
+- `graceful_timeout` becomes Uvicorn's `timeout_graceful_shutdown`; stock waits for ever and is
+killed.
+"""
+
+import os
+import time
+import warnings
+from typing import Any
+
+from asgi_health.phase import UNSETTLED
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # ships no types
+    except ImportError:  # without the package, Uvicorn still has the class that it deprecates
+        from uvicorn.workers import UvicornWorker
+
+__all__ = ["Worker"]
+
+_LAST_RESORT_S = 30.0
+_SHUTDOWN_MARGIN_S = 1.0
+"""Uvicorn cancels what is left this much before Gunicorn kills, so that `finally` blocks run."""
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
+    """`gunicorn -k asgi_health.adapters.uvicorn.Worker`; serves applications without a gate as
+    well."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config.timeout_notify = 1
+        graceful_s = max(0.0, self.cfg.graceful_timeout - _SHUTDOWN_MARGIN_S)
+        self.config.timeout_graceful_shutdown = graceful_s
+
+    def notify(self) -> None:
+        """Tell Gunicorn that this worker lives; while it boots, tell it once until when to wait."""
+        lifecycle = getattr(getattr(self, "wsgi", None), "lifecycle", None)
+        if lifecycle is None or lifecycle.phase not in UNSETTLED:
+            super().notify()
+
+    def load_wsgi(self) -> None:
+        """Load the entry point, which is quick, then promise a heartbeat for the end of the boot.
+
+        The promise is the heartbeat file's time stamp (Gunicorn compares it with the monotonic
+        clock), set into the
+        future: a worker whose boot outlives every other limit is killed then.
+        """
+        super().load_wsgi()
+        config = getattr(self.wsgi, "config", None)
+        if config is not None and self.timeout:
+            boot_s = config.boot_deadline_s + config.failed_linger_s + _LAST_RESORT_S
+            until_s = time.monotonic() + boot_s
+            os.utime(self.tmp.fileno(), (until_s, until_s))

@@ -1,0 +1,167 @@
+"""One boot: load behind a running loop, start the inner lifespan, warm up; keep the first error and
+a report."""
+
+import asyncio
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from asgi_health.config import HealthConfig
+from asgi_health.errors import BootDeadlineExceeded, LoadError
+from asgi_health.lifespan import InnerLifespan
+from asgi_health.phase import Event, Failure, Lifecycle
+from asgi_health.report import Recorder, clean_traceback, step
+from asgi_health.target import LoadedApp, Target, load_target
+from asgi_health.types import App
+from asgi_health.warmup import Warmup, send_warmup
+from asgi_health.watchdog import stacks
+
+__all__ = ["Boot", "LoadedApp", "Target", "Warmup", "load_in_place", "step"]
+
+_log = logging.getLogger("asgi_health.boot")
+
+
+class Boot:
+    """The boot of one process.
+
+    `run` moves the phase from starting to ready or failed, once.
+    """
+
+    def __init__(self, target: Target, *, config: HealthConfig, lifecycle: Lifecycle) -> None:
+        self._target = target
+        self._config = config
+        self._lifecycle = lifecycle
+        self._lifespan: InnerLifespan | None = None
+        self.recorder: Recorder | None = None
+        self.app: App | None = None
+        """The inner application; None until ready."""
+
+    async def run(self, *, state: dict[str, Any] | None) -> None:
+        """Boot; `state` is the server's lifespan state, None when the server has no lifespan.
+
+        Never raises for a failed boot: the phase is `failed` then, and the failure is logged once.
+        """
+        self._lifecycle.advance(Event.LOAD)
+        self.recorder = recorder = Recorder()
+        limit = asyncio.timeout(self._config.boot_deadline_s)
+        try:
+            async with limit:
+                loaded = await _load_in_thread(self._target, recorder)
+                await self._start_inner(loaded, state)
+                await self._warm_up(loaded, state)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the edge of another's code, SystemExit at import included
+            self._fail(self._deadline_exceeded(recorder) if limit.expired() else error)
+        else:
+            self.app = loaded.app
+            recorder.end()
+            self._lifecycle.advance(Event.LOADED)
+            _log.info("ready after %.3f s", recorder.report().total_s)
+
+    def _deadline_exceeded(self, recorder: Recorder) -> BootDeadlineExceeded:
+        return BootDeadlineExceeded(
+            deadline_s=self._config.boot_deadline_s, step=recorder.latest_step
+        )
+
+    async def shutdown(self) -> str | None:
+        """Shut the inner lifespan down; the reason when the application says that this failed."""
+        return None if self._lifespan is None else await self._lifespan.shutdown()
+
+    async def _start_inner(self, loaded: LoadedApp, state: dict[str, Any] | None) -> None:
+        if not loaded.lifespan or state is None or self.recorder is None:
+            return
+        self._lifespan = InnerLifespan(loaded.app, state=state)
+        with self.recorder.step("lifespan startup"):
+            await self._lifespan.startup()
+
+    async def _warm_up(self, loaded: LoadedApp, state: dict[str, Any] | None) -> None:
+        warmup = loaded.warmup or self._config.warmup
+        if warmup is not None and self.recorder is not None:
+            with self.recorder.step("warm-up"):
+                await send_warmup(loaded.app, warmup, state=state)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.recorder is not None:
+            self.recorder.end()
+        failure = describe(error)
+        text = stacks() if isinstance(error, BootDeadlineExceeded) else failure.traceback
+        self._lifecycle.advance(Event.FAIL, failure=failure)
+        _log.error(
+            "boot failed: %s: %s\n%s",
+            failure.code,
+            failure.message,
+            text.rstrip(),
+            extra={"code": failure.code},
+        )
+
+
+def describe(error: BaseException) -> Failure:
+    """The failure that an exception means."""
+    clean_traceback(error)
+    if isinstance(error, LoadError):
+        code, message = error.code, str(error)
+    else:
+        code = (
+            "boot.import_error" if isinstance(error, (ImportError, SyntaxError)) else LoadError.code
+        )
+        message = f"{type(error).__name__}: {error}"
+    return Failure(code=code, message=message, traceback="".join(traceback.format_exception(error)))
+
+
+def load_in_place(target: Target) -> tuple[LoadedApp, Recorder]:
+    """Load on the calling thread, without a loop.
+
+    Raises whatever the load raises.
+    """
+    recorder = Recorder()
+    with recorder.recording():
+        loaded = load_target(target)
+    recorder.end()
+    return loaded, recorder
+
+
+async def _load_in_thread(target: Target, recorder: Recorder) -> LoadedApp:
+    """Load on a daemon thread: neither an executor's exit hook nor a hung import can keep the
+    process from ending."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[LoadedApp] = loop.create_future()
+
+    def deliver(settle: Callable[[], None]) -> None:
+        if outcome.done():
+            _log.warning("the load ended after the boot was over; it is refused")
+        else:
+            settle()
+
+    def run() -> None:
+        try:
+            with recorder.recording():
+                loaded = load_target(target)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting boot must learn of it
+            _post(loop, deliver, partial(outcome.set_exception, _awaitable(error)))
+        else:
+            _post(loop, deliver, partial(outcome.set_result, loaded))
+
+    threading.Thread(target=run, name="asgi_health load", daemon=True).start()
+    return await outcome
+
+
+def _awaitable(error: BaseException) -> BaseException:
+    """A future refuses StopIteration, and a loop ends on SystemExit: carry both as the cause of a
+    plain error."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = LoadError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _post(
+    loop: asyncio.AbstractEventLoop, call: Callable[..., None], argument: Callable[[], None]
+) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(call, argument)

@@ -1,0 +1,1 @@
+"""What `python -m asgi_health` can do; one module a command."""

@@ -1,0 +1,201 @@
+"""What a user of the package may set, validated when it is built."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from asgi_health.cors import CorsPolicy
+from asgi_health.errors import ConfigurationError
+from asgi_health.warmup import Warmup
+
+__all__ = ["TOKEN_LENGTH_MIN", "HealthConfig"]
+
+TOKEN_LENGTH_MIN = 32
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthConfig:
+    """The configuration of one gate.
+
+    Paths are matched exactly and case-sensitively, with one optional trailing slash. The first
+    live and the first
+    ready path also serve single checks, as `/readyz/{check}`.
+
+    Args:
+        live_paths: is the process alive? 200 from the first moment, 503 only when the boot has
+            failed.
+        ready_paths: may traffic come? 200 when a real request would succeed.
+        startup_paths: has the boot finished? 200 from ready on, for ever.
+        status_path: the page for people, with its event stream below `/events`; None switches it
+            off.
+        token: whoever sends it as `Authorization: Bearer` sees details; at least 32 characters;
+            None: nobody.
+        details_loopback: whether a direct request from this machine sees details without a token.
+        hold_s: seconds that an early request is held before it gets 503; 0 holds nothing.
+        hold_limit: early requests held at once; the next one gets 503 immediately.
+        boot_deadline_s: seconds after which a boot counts as failed.
+        failed_linger_s: seconds that a failed process goes on answering probes before it exits
+            with 3.
+        retry_after_s: whole seconds in `Retry-After` of each 503.
+        warmup: the request to send before ready, unless the load function names one; None sends
+            none.
+        cors: the policy for the gate's own answers; None adds no CORS header and holds preflights
+            like any request.
+        release: what is running, for example a commit; shown among the details.
+        title: the name of the service on the status page.
+
+    Raises:
+        ConfigurationError: a value cannot work; the sentence names it.
+    """
+
+    live_paths: tuple[str, ...] = ("/livez",)
+    ready_paths: tuple[str, ...] = ("/readyz",)
+    startup_paths: tuple[str, ...] = ("/startupz",)
+    status_path: str | None = "/statusz"
+    token: str | None = field(default=None, repr=False)
+    details_loopback: bool = False
+    hold_s: float = 55.0
+    hold_limit: int = 512
+    boot_deadline_s: float = 240.0
+    failed_linger_s: float = 60.0
+    retry_after_s: int = 1
+    warmup: Warmup | None = None
+    cors: CorsPolicy | None = None
+    release: str | None = None
+    title: str = "Service"
+
+    def __post_init__(self) -> None:
+        self._check_paths()
+        self._check_numbers()
+        if self.token is not None and len(self.token) < TOKEN_LENGTH_MIN:
+            raise ConfigurationError(
+                option="token",
+                found=f"<{len(self.token)} characters>",
+                allowed=f"at least {TOKEN_LENGTH_MIN} characters",
+                change="Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], /, **overrides: Any) -> "HealthConfig":
+        """Read the documented names (`HEALTH_TOKEN`, `HOLD_S`, …) from a mapping such as
+        `os.environ`.
+
+        `overrides` win over the mapping. An empty value counts as absent.
+
+        Raises:
+            ConfigurationError: a value cannot be read, or cannot work.
+        """
+        values: dict[str, Any] = {}
+        for name, (option, parse) in _ENVIRONMENT.items():
+            raw = environ.get(name, "")
+            if raw != "" and option not in overrides:
+                values[option] = _read(name, raw, parse)
+        return cls(**(values | overrides))
+
+    def _check_paths(self) -> None:
+        owners: dict[str, str] = {}
+        for option, paths in self._paths_by_option():
+            for path in paths:
+                _check_path(option, path)
+                if path in owners:
+                    raise ConfigurationError(
+                        option=option,
+                        found=path,
+                        allowed="paths that no other option names",
+                        change=f"Remove it here or from {owners[path]}.",
+                    )
+                owners[path] = option
+        for option in ("live_paths", "ready_paths"):
+            if not getattr(self, option):
+                raise ConfigurationError(
+                    option=option,
+                    found=(),
+                    allowed="one path or more",
+                    change="A platform needs it.",
+                )
+
+    def _paths_by_option(self) -> list[tuple[str, tuple[str, ...]]]:
+        page = () if self.status_path is None else (self.status_path, self.status_path + "/events")
+        return [
+            ("live_paths", self.live_paths),
+            ("ready_paths", self.ready_paths),
+            ("startup_paths", self.startup_paths),
+            ("status_path", page),
+        ]
+
+    def _check_numbers(self) -> None:
+        for option, least in _LEAST.items():
+            value = getattr(self, option)
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= least):
+                raise ConfigurationError(
+                    option=option,
+                    found=value,
+                    allowed=f"a number from {least:g} on",
+                    change="See HealthConfig for its unit and default.",
+                )
+
+
+_LEAST = {
+    "hold_s": 0,
+    "hold_limit": 0,
+    "boot_deadline_s": 0.001,
+    "failed_linger_s": 0,
+    "retry_after_s": 1,
+}
+
+
+def _check_path(option: str, path: str) -> None:
+    if (
+        path.startswith("/")
+        and len(path) > 1
+        and not path.endswith("/")
+        and not set(path) & set("?# %")
+    ):
+        return
+    raise ConfigurationError(
+        option=option,
+        found=path,
+        allowed="a path that starts with a slash and ends without one, unescaped, without query",
+        change=f"Write for example '/{path.strip('/ ') or 'readyz'}'.",
+    )
+
+
+def _flag(raw: str) -> bool:
+    known = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    return known[raw.lower()]
+
+
+_ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "HEALTH_TOKEN": ("token", str),
+    "HEALTH_DETAILS_LOOPBACK": ("details_loopback", _flag),
+    "HOLD_S": ("hold_s", float),
+    "HOLD_LIMIT": ("hold_limit", int),
+    "BOOT_DEADLINE_S": ("boot_deadline_s", float),
+    "FAILED_LINGER_S": ("failed_linger_s", float),
+}
+
+
+def _read(name: str, raw: str, parse: Callable[[str], _T]) -> _T:
+    try:
+        return parse(raw)
+    except (KeyError, ValueError):
+        kind = {
+            int: "a whole number",
+            float: "a number",
+            _flag: "1, true, yes, on, 0, false, no or off",
+        }.get(parse)
+        raise ConfigurationError(
+            option=name, found=raw, allowed=str(kind), change="Correct the environment variable."
+        ) from None

@@ -1,0 +1,148 @@
+"""One answer for the whole instance: what the workers know of each other.
+
+Without a managing process of ours, workers find each other by their parent: `uvicorn --workers`
+starts its workers with multiprocessing, so that they share one. The first generation is ready when
+all its workers are, because they accept already; a worker that joins later loads before it accepts.
+"""
+
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from asgi_health.phase import UNSETTLED, Phase
+from asgi_health.scoreboard import ROWS, Scoreboard, WorkerRow, process_start
+
+__all__ = ["Membership", "judge_fleet"]
+
+_log = logging.getLogger("asgi_health.fleet")
+_ATTEMPTS = 10
+_VERDICT_MEMORY_S = 0.1
+_ABSENT = frozenset({Phase.DRAINING, Phase.STOPPED})
+
+
+class Membership:
+    """This worker's row among those of its instance."""
+
+    def __init__(
+        self, board: Scoreboard, *, joins_quietly: bool, index: int, row: WorkerRow
+    ) -> None:
+        self._board = board
+        self._index = index
+        self._row = row
+        self._read_s = float("-inf")
+        self._verdict: tuple[str | None, str | None] = (None, None)
+        self.joins_quietly = joins_quietly
+
+    @classmethod
+    def join(cls) -> "Membership | None":
+        """Enter the instance's table; None when this process has no siblings or no table can be
+        had."""
+        parent = multiprocessing.parent_process()
+        if parent is None or parent.pid is None or sys.platform == "win32":
+            return None
+        try:
+            for _ in range(_ATTEMPTS):
+                board = Scoreboard.of_instance(parent_pid=parent.pid)
+                membership = cls.enter(board)
+                if membership is not None:
+                    return membership
+                board.close()
+        except OSError as error:
+            _log.warning("no scoreboard, each worker answers for itself: %s", error)
+        return None
+
+    @classmethod
+    def enter(cls, board: Scoreboard) -> "Membership | None":
+        """Take a free row; decide under the lock whether the fleet is ready already.
+
+        None when all rows are taken, or when the last worker removed the table before this one had
+        the lock.
+        """
+        with board.locked():
+            if board.is_removed:
+                return None
+            rows = board.rows()
+            taken = {index for index, _ in rows}
+            index = next((index for index in range(ROWS) if index not in taken), None)
+            if index is None:
+                _log.warning("more than %d workers: this one answers for itself", ROWS)
+                return None
+            quiet = any(row.accepting and row.phase is Phase.READY for _, row in rows)
+            row = _own_row(accepting=not quiet)
+            board.write(index, row)
+        return cls(board, joins_quietly=quiet, index=index, row=row)
+
+    def publish(self, phase: Phase, *, accepting: bool) -> None:
+        """Write this worker's row."""
+        ready_at = self._row.ready_at or (time.time() if phase is Phase.READY else 0.0)
+        self._row = replace(
+            self._row,
+            phase=phase,
+            accepting=accepting,
+            ready_at=ready_at,
+            updated_s=time.monotonic(),
+            rss_bytes=_rss_bytes(),
+        )
+        with self._board.locked():
+            self._board.write(self._index, self._row)
+        self._read_s = float("-inf")
+
+    def rows(self) -> list[WorkerRow]:
+        """The rows of all living workers."""
+        return [row for _, row in self._board.rows()]
+
+    def verdict(self) -> tuple[str | None, str | None]:
+        """Why the instance is not ready, as code and in words; read from the table ten times a
+        second at most."""
+        now_s = time.monotonic()
+        if now_s - self._read_s >= _VERDICT_MEMORY_S:
+            self._read_s, self._verdict = now_s, judge_fleet(self.rows())
+        return self._verdict
+
+    def leave(self) -> None:
+        """Free the row; the last one removes the table."""
+        with self._board.locked():
+            self._board.write(self._index, None)
+            if not self._board.rows():
+                self._board.remove()
+        self._board.close()
+
+
+def judge_fleet(rows: list[WorkerRow]) -> tuple[str | None, str | None]:
+    """Why the instance is not ready, as code and in words; (None, None) when it is.
+
+    A worker that leaves, or that does not accept yet, does not count.
+    """
+    present = [row for row in rows if row.accepting and row.phase not in _ABSENT]
+    failed = [row.pid for row in present if row.phase is Phase.FAILED]
+    loading = [row.pid for row in present if row.phase in UNSETTLED]
+    if failed:
+        return "fleet.worker_failed", f"the boot of worker {', '.join(map(str, failed))} failed"
+    if loading:
+        return "fleet.starting", f"worker {', '.join(map(str, loading))} is still loading"
+    return None, None
+
+
+def _own_row(*, accepting: bool) -> WorkerRow:
+    return WorkerRow(
+        pid=os.getpid(),
+        start=process_start(os.getpid()),
+        phase=Phase.STARTING,
+        accepting=accepting,
+        started_at=time.time(),
+        ready_at=0.0,
+        updated_s=time.monotonic(),
+        rss_bytes=_rss_bytes(),
+    )
+
+
+def _rss_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

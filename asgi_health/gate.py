@@ -1,0 +1,288 @@
+"""The ASGI application that stands in front: lifespan, probe, or hold and hand over."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from asgi_health import answers
+from asgi_health.access import Guard
+from asgi_health.boot import Boot
+from asgi_health.config import HealthConfig
+from asgi_health.drain import chain_stop_signals
+from asgi_health.endpoints import Endpoints
+from asgi_health.errors import UnsupportedScope
+from asgi_health.hold import HeldReceive, Hold, Outcome
+from asgi_health.phase import UNSETTLED, Event, Lifecycle, Phase
+from asgi_health.routes import build_routes
+from asgi_health.target import Target
+from asgi_health.types import App, Message, Receive, Scope, Send
+from asgi_health.vitals import Vitals
+from asgi_health.watchdog import BootWatch
+
+if TYPE_CHECKING:
+    from asgi_health.fleet import Membership
+
+__all__ = ["EXIT_BOOT_FAILED", "EXIT_JOIN_FAILED", "HealthGate"]
+
+EXIT_BOOT_FAILED = 3
+"""Ends the whole server: Gunicorn halts on a worker's 3, Uvicorn's parent process as well."""
+
+EXIT_JOIN_FAILED = 1
+"""Ends this worker only, which never accepted; the others go on."""
+
+_PUBLISH_INTERVAL_S = 1.0
+
+
+def exit_now(code: int) -> None:
+    """End the process without waiting for anything, not even a hung import; the last log lines are
+    written."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+class HealthGate:
+    """Answers probes from the first moment, loads the application behind them, holds early
+    requests, hands over.
+
+    Args:
+        target: `module:function` that takes no argument and returns an ASGI application or a
+            LoadedApp;
+            `module:application`; the dotted name of a Django settings module; or the function or
+            application itself.
+        config: None means all defaults.
+        exit_process: ends the process with a code; for tests.
+    """
+
+    is_health_gate = True
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        config: HealthConfig | None = None,
+        exit_process: Callable[[int], None] = exit_now,
+    ) -> None:
+        self.config = config or HealthConfig()
+        self.lifecycle = Lifecycle()
+        self.target = target
+        self._exit_process = exit_process
+        self._boot = Boot(target, config=self.config, lifecycle=self.lifecycle)
+        self._hold = Hold(
+            self.lifecycle, hold_s=self.config.hold_s, hold_limit=self.config.hold_limit
+        )
+        self._vitals = Vitals(
+            self.config, lifecycle=self.lifecycle, boot=self._boot, hold=self._hold
+        )
+        self._endpoints = Endpoints(self.config, vitals=self._vitals, guard=Guard(self.config))
+        self._routes = build_routes(self.config)
+        self._watch = BootWatch(
+            deadline_s=self.config.boot_deadline_s, linger_s=self.config.failed_linger_s
+        )
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._state: dict[str, Any] | None = None
+        self._unchain: Callable[[], None] | None = None
+        self._app: App | None = None
+
+    @classmethod
+    def for_django(
+        cls, settings_module: str, *, config: HealthConfig | None = None
+    ) -> "HealthGate":
+        """The gate of an existing Django project; `DJANGO_SETTINGS_MODULE` wins over the name given
+        here.
+
+        The project's `ASGI_APPLICATION` is taken when its settings name one, Django's own handler
+        otherwise.
+        """
+        return cls(settings_module, config=config)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            path = scope["path"].removeprefix(scope.get("root_path") or "")
+            route = self._routes.find(path)
+            if route is not None:
+                self._ensure_begun()
+                await self._endpoints.serve(route, scope, receive, send)
+                return
+        elif kind == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if self._app is not None:
+            await self._app(scope, receive, send)
+        else:
+            await self._hold_or_refuse(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        self._state = scope.get("state", {})
+        self._ensure_begun()
+        if self._membership is not None and self._membership.joins_quietly:
+            await self._join_quietly()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+        problem = await self._stop()
+        if problem is None:
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.failed", "message": problem})
+
+    async def _join_quietly(self) -> None:
+        """Load before accepting: the others serve.
+
+        A failed boot ends this worker, and the server is not told.
+        """
+        await self.lifecycle.left(UNSETTLED)
+        if self.lifecycle.phase is Phase.FAILED:
+            await self._stopping.wait()
+
+    def _ensure_begun(self) -> None:
+        """Begin the boot once: at the startup, or at the first scope of a server without
+        lifespan."""
+        if self._tasks:
+            return
+        self._unchain = chain_stop_signals(self._drain)
+        self._vitals.membership = _join_siblings()
+        self._tasks.append(asyncio.create_task(self._boot_and_watch(), name="asgi_health boot"))
+        if self._membership is not None:
+            self._tasks.append(
+                asyncio.create_task(self._publish_for_ever(), name="asgi_health scoreboard")
+            )
+
+    @property
+    def _membership(self) -> "Membership | None":
+        return self._vitals.membership
+
+    async def _boot_and_watch(self) -> None:
+        self._watch.arm()
+        try:
+            await self._boot.run(state=self._state)
+            self._app = self._boot.app
+            self._watch.silence()
+            self._publish()
+            if self.lifecycle.phase is Phase.FAILED:
+                await asyncio.sleep(self.config.failed_linger_s)
+                quiet = self._membership is not None and self._membership.joins_quietly
+                self._exit_process(EXIT_JOIN_FAILED if quiet else EXIT_BOOT_FAILED)
+        finally:
+            self._watch.disarm()
+
+    def _drain(self) -> None:
+        """Told to stop: readiness ends now, what is held is answered, event streams end."""
+        self._endpoints.closing = True
+        self._stopping.set()
+        if self.lifecycle.can(Event.DRAIN):
+            if self.lifecycle.phase in UNSETTLED:
+                self._cancel_boot()
+            self._app = None
+            self.lifecycle.advance(Event.DRAIN)
+            self._publish()
+
+    def _cancel_boot(self) -> None:
+        if self._tasks:
+            self._tasks[0].cancel()
+
+    async def _stop(self) -> str | None:
+        """Shut the inner application down; the reason when it says that this failed."""
+        self._drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        problem = await self._boot.shutdown()
+        self.lifecycle.advance(Event.STOP)
+        if self._membership is not None:
+            self._membership.leave()
+            self._vitals.membership = None
+        if self._unchain is not None:
+            self._unchain()
+        return problem
+
+    async def _publish_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_PUBLISH_INTERVAL_S)
+            self._publish()
+
+    def _publish(self) -> None:
+        membership, phase = self._membership, self.lifecycle.phase
+        if membership is not None:
+            membership.publish(
+                phase, accepting=not membership.joins_quietly or phase is Phase.READY
+            )
+
+    async def _hold_or_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The slow path: before ready, after a failure, while draining."""
+        if scope["type"] not in {"http", "websocket"}:
+            raise UnsupportedScope(scope_type=scope["type"])
+        self._ensure_begun()
+        if self._boot.app is None and self.config.cors is not None and answers.is_preflight(scope):
+            await answers.send_answer(answers.preflight(scope, self.config.cors), send)
+        elif self.lifecycle.phase in UNSETTLED:
+            held = HeldReceive(scope, receive)
+            try:
+                outcome = await self._hold.hold(held)
+                if outcome is not Outcome.GONE:
+                    await self._conclude(scope, held, send)
+            finally:
+                held.close()
+        else:
+            await self._conclude(scope, receive, send)
+
+    async def _conclude(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What a request deserves now that it waits no longer."""
+        phase, app = self.lifecycle.phase, self._boot.app
+        if phase is Phase.READY and app is not None:
+            if self._state and "state" in scope:
+                scope["state"].update(
+                    self._state
+                )  # the server copied it before the inner startup filled it
+            await app(scope, receive, send)
+        elif phase is Phase.DRAINING and app is not None and scope["type"] == "http":
+            await app(scope, receive, _closing(send))
+        else:
+            await answers.send_refusal(
+                self._refusal(phase), scope, receive, send, cors=self.config.cors
+            )
+
+    def _refusal(self, phase: Phase) -> answers.Answer:
+        failure = self.lifecycle.failure
+        code = (
+            "service.starting"
+            if phase in UNSETTLED
+            else "service.draining"
+            if failure is None
+            else failure.code
+        )
+        return answers.refusal(
+            code, retry_after_s=self.config.retry_after_s, closes=phase is Phase.DRAINING
+        )
+
+
+def _closing(send: Send) -> Send:
+    """Ask the client to come back on a new connection, which a balancer gives to another
+    process."""
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [
+                (name, value)
+                for name, value in message.get("headers", ())
+                if name.lower() != b"connection"
+            ]
+            message = {**message, "headers": [*kept, (b"connection", b"close")]}
+        await send(message)
+
+    return send_closing
+
+
+def _join_siblings() -> "Membership | None":
+    """Enter the table of the instance, where there can be one."""
+    if "multiprocessing.process" not in sys.modules:
+        return None
+    from asgi_health.fleet import Membership  # noqa: PLC0415 - a process without siblings never needs it
+
+    return Membership.join()

@@ -1,0 +1,231 @@
+"""What a boot spent its time on: steps, modules by own time, Django apps.
+
+The recorder times each executed module by wrapping the import system's loaders while a boot runs,
+on the loading thread only; a wrapped execution costs about two microseconds.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader, SourceFileLoader, SourcelessFileLoader
+from types import ModuleType, TracebackType
+from typing import Any
+
+__all__ = ["BootReport", "Recorder", "Step", "add_app_seconds", "clean_traceback", "step"]
+
+_SLOWEST = 10
+_LOADERS: tuple[Any, ...] = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
+_recorder: ContextVar["Recorder | None"] = ContextVar("asgi_health_recorder", default=None)
+_patching = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One part of a boot.
+
+    `start_s` counts from the start of the load; `duration_s` is None while it runs.
+    """
+
+    name: str
+    start_s: float
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootReport:
+    """What one boot spent its time on; also readable while the boot runs.
+
+    Args:
+        total_s: wall seconds since the load began, until it ended or until now.
+        cpu_s: CPU seconds of the loading thread; 0 until the load has ended.
+        cpu_share: `cpu_s` over the load's wall seconds, 0 to 1: near 1 means computing, near 0
+            means waiting.
+        steps: in order of their start; steps may contain each other.
+        modules: the ten slowest modules by own time (without what they import), in seconds.
+        apps: the ten slowest Django app configs, in seconds.
+    """
+
+    total_s: float
+    cpu_s: float
+    cpu_share: float
+    steps: tuple[Step, ...]
+    modules: tuple[tuple[str, float], ...]
+    apps: tuple[tuple[str, float], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report in plain types, milliseconds kept."""
+        return {
+            "total_s": round(self.total_s, 3),
+            "cpu_s": round(self.cpu_s, 3),
+            "cpu_share": round(self.cpu_share, 3),
+            "steps": [
+                {
+                    "name": step.name,
+                    "start_s": round(step.start_s, 3),
+                    "duration_s": None if step.duration_s is None else round(step.duration_s, 3),
+                }
+                for step in self.steps
+            ],
+            "slowest_modules": [
+                {"name": name, "own_s": round(own_s, 4)} for name, own_s in self.modules
+            ],
+            "slowest_apps": [{"name": name, "s": round(seconds, 4)} for name, seconds in self.apps],
+        }
+
+
+class Recorder:
+    """Collects the report of one boot.
+
+    Written by the loading thread, read by any.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._origin_s = clock()
+        self._ended_s: float | None = None
+        self._load_s = 0.0
+        self._cpu_s = 0.0
+        self._steps: list[Step] = []
+        self._modules: dict[str, float] = {}
+        self._apps: dict[str, float] = {}
+        self._nested_s: list[float] = []
+
+    @property
+    def latest_step(self) -> str | None:
+        """The innermost step that runs now, else the last one that ran."""
+        running = (step.name for step in reversed(self._steps) if step.duration_s is None)
+        return next(running, self._steps[-1].name if self._steps else None)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Record a step around the block, also when it raises."""
+        index, start_s = len(self._steps), self._clock() - self._origin_s
+        self._steps.append(Step(name=name, start_s=start_s, duration_s=None))
+        try:
+            yield
+        finally:
+            duration_s = self._clock() - self._origin_s - start_s
+            self._steps[index] = Step(name=name, start_s=start_s, duration_s=duration_s)
+
+    def add_app(self, label: str, seconds: float) -> None:
+        """Add to what a Django app config cost."""
+        self._apps[label] = self._apps.get(label, 0.0) + seconds
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the load in the block: its CPU share and its imports on this thread."""
+        token = _recorder.set(self)
+        start_s, cpu_start_s = self._clock(), time.thread_time()
+        try:
+            with self._timing_imports():
+                yield
+        finally:
+            self._load_s = self._clock() - start_s
+            self._cpu_s = time.thread_time() - cpu_start_s
+            _recorder.reset(token)
+
+    def end(self) -> None:
+        """The boot is over; the total stands from now on."""
+        self._ended_s = self._ended_s or self._clock()
+
+    def report(self) -> BootReport:
+        """The report as it stands now."""
+        until_s = self._clock() if self._ended_s is None else self._ended_s
+        return BootReport(
+            total_s=until_s - self._origin_s,
+            cpu_s=self._cpu_s,
+            cpu_share=min(1.0, self._cpu_s / self._load_s) if self._load_s else 0.0,
+            steps=tuple(self._steps),
+            modules=_slowest(self._modules),
+            apps=_slowest(self._apps),
+        )
+
+    def _timing_imports(self) -> AbstractContextManager[None]:
+        """Wrap the loaders, unless another boot in this process has them wrapped already."""
+        return self._wrapped_loaders() if _patching.acquire(blocking=False) else nullcontext()
+
+    @contextmanager
+    def _wrapped_loaders(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        inherited = [loader for loader in _LOADERS if "exec_module" not in vars(loader)]
+        originals = {loader: loader.exec_module for loader in _LOADERS}
+        for loader, original in originals.items():
+            loader.exec_module = self._timed(original, thread)
+        try:
+            yield
+        finally:
+            for loader, original in originals.items():
+                if loader in inherited:
+                    del loader.exec_module
+                else:
+                    loader.exec_module = original
+            _patching.release()
+
+    def _timed(
+        self, original: Callable[[Any, ModuleType], None], thread: int
+    ) -> Callable[[Any, ModuleType], None]:
+        nested_s, modules, clock = self._nested_s, self._modules, self._clock
+
+        def exec_module(loader: Any, module: ModuleType) -> None:
+            if threading.get_ident() != thread:
+                original(loader, module)
+                return
+            nested_s.append(0.0)
+            start_s = clock()
+            try:
+                original(loader, module)
+            finally:
+                whole_s = clock() - start_s
+                modules[module.__name__] = whole_s - nested_s.pop()
+                if nested_s:
+                    nested_s[-1] += whole_s
+
+        return exec_module
+
+
+def step(name: str) -> AbstractContextManager[None]:
+    """Record a step of the boot that runs on this thread; outside a boot it does nothing."""
+    recorder = _recorder.get()
+    return nullcontext() if recorder is None else recorder.step(name)
+
+
+def add_app_seconds(label: str, seconds: float) -> None:
+    """Add to what a Django app config cost in the boot that runs on this thread, if one does."""
+    recorder = _recorder.get()
+    if recorder is not None:
+        recorder.add_app(label, seconds)
+
+
+def clean_traceback(error: BaseException) -> None:
+    """Take the frames of this module and of the import system out of an error, its causes and its
+    contexts.
+
+    Python hides its own import frames only while nothing stands between them; our timing does.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            current.__traceback__ = _without_import_frames(current.__traceback__)
+            pending += [current.__cause__, current.__context__]
+
+
+def _without_import_frames(traceback: TracebackType | None) -> TracebackType | None:
+    frames = []
+    while traceback is not None:
+        filename = traceback.tb_frame.f_code.co_filename
+        if not filename.startswith("<frozen importlib") and filename != __file__:
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    for outer, inner in zip(frames, [*frames[1:], None], strict=True):
+        outer.tb_next = inner
+    return frames[0] if frames else None
+
+
+def _slowest(seconds: dict[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(seconds.copy().items(), key=lambda item: item[1], reverse=True)[:_SLOWEST])

@@ -1,0 +1,202 @@
+"""The shared table of the workers of one instance: a small mapped file, one row a worker.
+
+A worker that is killed in the middle of a write corrupts nothing: a row has two slots with a
+checksum each, written in turn, and a reader takes the newest slot that is whole.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from asgi_health.phase import Phase
+
+__all__ = ["ROWS", "Scoreboard", "WorkerRow", "is_alive", "process_start"]
+
+ROWS = 64
+_SLOT = struct.Struct("<IIQQB?dddQ")  # checksum, sequence, then the fields of WorkerRow
+_SLOT_BYTES = 128
+_ROW_BYTES = 2 * _SLOT_BYTES
+_PHASES = tuple(Phase)
+_NAME = "asgi-health-{uid}-{pid}-{start}.board"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """What a worker says of itself.
+
+    Args:
+        pid: process id.
+        start: when the process started, in the kernel's unit; tells a process from a later one
+            with the same id.
+        phase: of the worker.
+        accepting: whether it takes connections; a worker that joins later loads first.
+        started_at: seconds since the epoch.
+        ready_at: seconds since the epoch; 0 before ready.
+        updated_s: monotonic seconds of the write, comparable between processes of one machine.
+        rss_bytes: resident memory; 0 where it cannot be read.
+    """
+
+    pid: int
+    start: int
+    phase: Phase
+    accepting: bool
+    started_at: float
+    ready_at: float
+    updated_s: float
+    rss_bytes: int
+
+
+class Scoreboard:
+    """A table of at most 64 workers in a file of mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the table at `path`, or make it.
+
+        Raises:
+            OSError: the file cannot be made, or belongs to another user, or is a link.
+        """
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, 0o600)
+        try:
+            _require_own(self._fd, path)
+            os.ftruncate(self._fd, ROWS * _ROW_BYTES)
+            self._map = mmap.mmap(self._fd, ROWS * _ROW_BYTES)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @classmethod
+    def of_instance(cls, *, parent_pid: int) -> "Scoreboard":
+        """The table of all workers of one parent process.
+
+        Removes tables whose parent has died.
+        """
+        folder = Path(tempfile.gettempdir())
+        _remove_orphans(folder)
+        name = _NAME.format(uid=os.geteuid(), pid=parent_pid, start=process_start(parent_pid))
+        return cls(folder / name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Exclude the other processes, for a decision that reads and writes.
+
+        Held for microseconds.
+        """
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def read(self, index: int) -> WorkerRow | None:
+        """The newest whole slot of a row; None when the row is free."""
+        newest = max(self._slots(index), key=lambda slot: slot[0], default=None)
+        return None if newest is None else newest[1]
+
+    def write(self, index: int, row: WorkerRow | None) -> None:
+        """Write a row, or free it.
+
+        Only the row's owner writes it, except under `locked`.
+        """
+        sequences = {slot: sequence for sequence, _, slot in self._slots(index)}
+        sequence = max(sequences.values(), default=0) + 1
+        slot = 0 if sequences.get(0, 0) <= sequences.get(1, 0) else 1
+        fields = (0, 0, 0, False, 0.0, 0.0, 0.0, 0) if row is None else _fields(row)
+        body = _SLOT.pack(0, sequence, *fields)[4:]
+        offset = index * _ROW_BYTES + slot * _SLOT_BYTES
+        self._map[offset : offset + _SLOT.size] = struct.pack("<I", zlib.crc32(body)) + body
+
+    def rows(self) -> list[tuple[int, WorkerRow]]:
+        """All rows whose process is alive, with their index."""
+        found = ((index, self.read(index)) for index in range(ROWS))
+        return [
+            (index, row) for index, row in found if row is not None and is_alive(row.pid, row.start)
+        ]
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the file has been deleted since it was opened."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    def remove(self) -> None:
+        """Delete the file; who has it open goes on with it."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leave the table."""
+        self._map.close()
+        os.close(self._fd)
+
+    def _slots(self, index: int) -> Iterator[tuple[int, WorkerRow | None, int]]:
+        for slot in (0, 1):
+            offset = index * _ROW_BYTES + slot * _SLOT_BYTES
+            raw = self._map[offset : offset + _SLOT.size]
+            checksum, sequence, *fields = _SLOT.unpack(raw)
+            if sequence and checksum == zlib.crc32(raw[4:]):
+                yield sequence, _row(fields), slot
+
+
+def _require_own(fd: int, path: Path) -> None:
+    if os.fstat(fd).st_uid != os.geteuid():
+        raise PermissionError(f"scoreboard {path} belongs to another user; remove it")
+
+
+def _fields(row: WorkerRow) -> tuple[object, ...]:
+    phase = _PHASES.index(row.phase)
+    return (
+        row.pid, row.start, phase, row.accepting,
+        row.started_at, row.ready_at, row.updated_s, row.rss_bytes,
+    )  # fmt: skip
+
+
+def _row(fields: list[object]) -> WorkerRow | None:
+    pid, start, phase, accepting, started_at, ready_at, updated_s, rss_bytes = fields
+    if not pid:
+        return None
+    return WorkerRow(
+        pid=int(pid),  # type: ignore[call-overload]  # struct gives what its format says
+        start=int(start),  # type: ignore[call-overload]
+        phase=_PHASES[int(phase)],  # type: ignore[call-overload]
+        accepting=bool(accepting),
+        started_at=float(started_at),  # type: ignore[arg-type]
+        ready_at=float(ready_at),  # type: ignore[arg-type]
+        updated_s=float(updated_s),  # type: ignore[arg-type]
+        rss_bytes=int(rss_bytes),  # type: ignore[call-overload]
+    )
+
+
+def process_start(pid: int) -> int:
+    """When a process started, in clock ticks since boot (`/proc/PID/stat`, field 22); 0 where that
+    is not known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Whether this very process still exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process_start(pid) in {0, start}
+
+
+def _remove_orphans(folder: Path) -> None:
+    prefix = _NAME.partition("{pid}")[0].format(uid=os.geteuid())
+    for path in folder.glob(prefix + "*.board"):
+        pid, _, start = path.stem.removeprefix(prefix).partition("-")
+        if pid.isdigit() and start.isdigit() and not is_alive(int(pid), int(start)):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""From the name that a user gave to an ASGI application."""
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeAlias, cast
+
+from asgi_health.errors import TargetError
+from asgi_health.report import step
+from asgi_health.types import App
+from asgi_health.warmup import Warmup
+
+__all__ = ["LoadedApp", "Target", "load_target"]
+
+Target: TypeAlias = str | Callable[..., Any]
+"""`module:name`, the dotted name of a Django settings module, or the function or application
+itself."""
+
+_DJANGO_LOADER = "asgi_health.adapters.django.loader"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedApp:
+    """What a load function may return instead of a plain ASGI application.
+
+    Args:
+        app: the ASGI 3 application.
+        lifespan: False when the application has no lifespan of its own, so that it never sees that
+            scope.
+        warmup: the request to send before ready; None: the one of the configuration, or none.
+    """
+
+    app: App
+    lifespan: bool = True
+    warmup: Warmup | None = None
+
+
+def load_target(target: Target) -> LoadedApp:
+    """Import and build the application; the slow part of a boot.
+
+    Raises:
+        TargetError: the name leads to nothing that can serve.
+        Exception: whatever the application's own code raises.
+    """
+    name = target if isinstance(target, str) else repr(target)
+    with step("import"):
+        found = _find(target) if isinstance(target, str) else target
+    if isinstance(found, ModuleType):
+        loader = importlib.import_module(_DJANGO_LOADER)
+        return cast("LoadedApp", loader.load_project(found.__name__))
+    if _takes_no_argument(found):
+        with step("load"):
+            found = found()
+    return _as_loaded(found, name)
+
+
+def _find(target: str) -> Any:
+    module_name, colon, attribute = target.partition(":")
+    if not colon:
+        if importlib.util.find_spec(target) is not None:
+            return importlib.import_module(target)
+        module_name, _, attribute = target.rpartition(".")
+        if not module_name:
+            raise TargetError(target=target, found="no module that can be imported")
+    found: Any = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise TargetError(
+                target=target, found=f"missing: {module_name} has no {attribute!r}"
+            ) from None
+    return found
+
+
+def _takes_no_argument(found: Any) -> bool:
+    if isinstance(found, LoadedApp) or not callable(found):
+        return False
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = inspect.Parameter
+    return all(p.default is not kinds.empty or p.kind is kinds.VAR_KEYWORD for p in parameters)
+
+
+def _as_loaded(found: Any, name: str) -> LoadedApp:
+    if isinstance(found, LoadedApp):
+        return found
+    if inspect.iscoroutine(found):
+        found.close()
+        raise TargetError(target=name, found="an asynchronous function without arguments")
+    if not callable(found):
+        raise TargetError(target=name, found=f"a {type(found).__name__}")
+    if getattr(found, "is_health_gate", False):
+        raise TargetError(target=name, found="a HealthGate itself")
+    return LoadedApp(found)

@@ -1,0 +1,134 @@
+"""What a process can say of itself, gathered at the moment of asking; changes nothing."""
+
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from asgi_health import __version__
+from asgi_health.boot import Boot
+from asgi_health.config import HealthConfig
+from asgi_health.hold import Hold, Outcome
+from asgi_health.phase import UNSETTLED, Lifecycle, Phase
+from asgi_health.probes import Snapshot, judge, results
+from asgi_health.query import Kind
+
+if (
+    TYPE_CHECKING
+):  # the scoreboard brings mmap, struct and tempfile, which a process without siblings never needs
+    from asgi_health.fleet import Membership
+    from asgi_health.scoreboard import WorkerRow
+
+__all__ = ["Vitals"]
+
+
+class Vitals:
+    """Reads the phase, the boot, the held requests and the other workers."""
+
+    def __init__(
+        self, config: HealthConfig, *, lifecycle: Lifecycle, boot: Boot, hold: Hold
+    ) -> None:
+        self._config = config
+        self._lifecycle = lifecycle
+        self._boot = boot
+        self._hold = hold
+        self.membership: Membership | None = None
+        """This worker's place among its siblings; None when it has none."""
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of this process."""
+        return self._lifecycle.phase
+
+    def fleet_code(self) -> str | None:
+        """Why the instance is not ready although this process may be."""
+        return None if self.membership is None else self.membership.verdict()[0]
+
+    def snapshot(self, *, details: bool = False) -> Snapshot:
+        """All that a probe's answer may be made of; `details` adds what only the authorised see."""
+        lifecycle, board = self._lifecycle, self.membership
+        fleet_code, fleet_output = (None, None) if board is None else board.verdict()
+        return Snapshot(
+            phase=lifecycle.phase,
+            was_ready=lifecycle.was_ready,
+            failure=lifecycle.failure,
+            has_fleet=board is not None,
+            fleet_code=fleet_code,
+            fleet_output=fleet_output,
+            boot_s=self._boot_s(),
+            retry_after_s=self._config.retry_after_s,
+            time=_timestamp(),
+            release=self._config.release,
+            details=self._details() if details else {},
+        )
+
+    def page(self) -> dict[str, Any]:
+        """All that the status page shows."""
+        snapshot = self.snapshot()
+        verdict = judge(Kind.READY, snapshot)
+        failure = snapshot.failure
+        now_s = time.monotonic()
+        entered_s = self._lifecycle.entered_s
+        shown = results(Kind.READY, snapshot)
+        return {
+            "title": self._config.title,
+            "ready": verdict.passed,
+            "phase": snapshot.phase.value,
+            "code": verdict.code,
+            "phase_s": round(now_s - entered_s[snapshot.phase], 1),
+            "uptime_s": round(now_s - entered_s[Phase.STARTING], 1),
+            "pid": os.getpid(),
+            "time": snapshot.time,
+            "release": self._config.release,
+            "failure": None
+            if failure is None
+            else {"code": failure.code, "message": failure.message, "traceback": failure.traceback},
+            "checks": [
+                {"name": r.name, "passed": r.passed, "code": r.code, "output": r.output}
+                for r in shown
+            ],
+            **self._details(),
+        }
+
+    def _details(self) -> dict[str, Any]:
+        recorder = self._boot.recorder
+        return {
+            "boot": None if recorder is None else recorder.report().as_json(),
+            "workers": [
+                _worker_json(row)
+                for row in ([] if self.membership is None else self.membership.rows())
+            ],
+            "requests": self._requests(),
+            "versions": {"python": platform.python_version(), "asgi_health": __version__},
+        }
+
+    def _requests(self) -> dict[str, int]:
+        totals = self._hold.totals
+        return {
+            "held_now": self._hold.now,
+            "handed_over": totals[Outcome.SETTLED],
+            "left_while_held": totals[Outcome.GONE],
+            "held_too_long": totals[Outcome.EXPIRED],
+            "over_the_limit": totals[Outcome.REFUSED],
+        }
+
+    def _boot_s(self) -> float:
+        entered_s = self._lifecycle.entered_s
+        begun_s = entered_s.get(Phase.LOADING, entered_s[Phase.STARTING])
+        ended_s = entered_s.get(Phase.READY) or entered_s.get(Phase.FAILED)
+        until_s = time.monotonic() if self.phase in UNSETTLED or ended_s is None else ended_s
+        return until_s - begun_s
+
+
+def _worker_json(row: "WorkerRow") -> dict[str, Any]:
+    return {
+        "pid": row.pid,
+        "phase": row.phase.value,
+        "accepting": row.accepting,
+        "age_s": round(time.time() - row.started_at, 1),
+        "rss_bytes": row.rss_bytes,
+    }
+
+
+def _timestamp() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
