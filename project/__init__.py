@@ -1,0 +1,1 @@
+"""Wiring of the VideoPlanet backend: imports what lies below it, nobody imports it."""

@@ -1,0 +1,218 @@
+"""`Env`: everything that the product takes from its environment, with all problems at once."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Final, Self
+
+from asgi_health.errors import LoadError
+from project.env import rules
+from project.env.database import Database, DatabaseUrlError, parse_database_url
+from project.env.platforms import Platform, detect
+from project.env.reading import Reader, read_file
+
+__all__ = ["ROOT", "Database", "Env", "InvalidEnvironment", "current"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+"""The folder of the repository: relative paths start here, whatever the current folder is."""
+
+_WORKERS_MAX: Final = 4
+_DEBUG_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+_DEBUG_ORIGINS: Final = ("http://localhost:3000",)
+_DEFAULT_DATABASE: Final = "sqlite:///var/db.sqlite3"
+
+
+class InvalidEnvironment(LoadError):
+    """The environment cannot be used; `problems` holds one sentence each."""
+
+    code = "env.invalid"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"The environment has {len(self.problems)} problem(s):\n{listed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """The environment, typed. Numbers carry their unit; None means not given.
+
+    Values that could not be read hold their defaults, and `problems` says so: call `check` before
+    anything but the health part is built on them.
+    """
+
+    debug: bool
+    secret_key: str = field(repr=False)
+    secret_key_fallbacks: tuple[str, ...] = field(repr=False)
+    allowed_hosts: tuple[str, ...]
+    cors_origins: tuple[str, ...]
+    csrf_origins: tuple[str, ...]
+    https_only: bool
+    hsts_s: int
+    database: Database
+    health_token: str | None = field(repr=False)
+    health_details_loopback: bool
+    hold_s: float
+    hold_limit: int
+    boot_deadline_s: float
+    failed_linger_s: float
+    port: int
+    web_concurrency: int
+    graceful_s: int
+    forwarded_allow_ips: tuple[str, ...]
+    release: str | None
+    instance: str | None
+    log_level: str
+    log_format: str
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Read `environ` over the file that its `ENV_FILE` names. Never raises.
+
+        Blocking: reads one small file.
+        """
+        path = ROOT / (environ.get("ENV_FILE") or ".env")
+        values, problems = read_file(path, required=bool(environ.get("ENV_FILE")))
+        given = {name: value for name, value in environ.items() if value.strip()}
+        reader = Reader({**values, **given}, problems)
+        platform = detect(environ)
+        debug = reader.flag("DEBUG")
+        database = _database(reader)
+        origins = _origins(reader, debug=debug)
+        domain = _public_domain(reader, environ)
+        return cls(
+            debug=debug,
+            secret_key=_secret_key(reader, strict=not debug),
+            secret_key_fallbacks=_fallback_keys(reader, strict=not debug),
+            allowed_hosts=_hosts(reader, domain=domain, debug=debug),
+            cors_origins=origins,
+            csrf_origins=_csrf_origins(reader, origins=origins, domain=domain),
+            https_only=reader.flag("HTTPS_ONLY", default=not debug),
+            hsts_s=reader.integer("HSTS_S"),
+            database=database,
+            health_token=_health_token(reader),
+            health_details_loopback=reader.flag("HEALTH_DETAILS_LOOPBACK"),
+            hold_s=reader.seconds("HOLD_S", default=platform.hold_s),
+            hold_limit=reader.integer("HOLD_LIMIT"),
+            boot_deadline_s=reader.seconds("BOOT_DEADLINE_S"),
+            failed_linger_s=reader.seconds("FAILED_LINGER_S"),
+            port=reader.integer("PORT"),
+            web_concurrency=reader.integer("WEB_CONCURRENCY", default=_workers(database)),
+            graceful_s=reader.integer("GRACEFUL_S", default=platform.graceful_s),
+            forwarded_allow_ips=_proxies(reader, platform),
+            release=reader.text("RELEASE") or None,
+            instance=reader.text("INSTANCE") or None,
+            log_level=reader.text("LOG_LEVEL"),
+            log_format=reader.text("LOG_FORMAT"),
+            problems=reader.finish(),
+        )
+
+    @property
+    def forwarded_allow_ips_dual_stack(self) -> tuple[str, ...]:
+        """The trusted proxies, each IPv4 one also as a dual-stack socket spells it."""
+        return (*self.forwarded_allow_ips, *filter(None, map(_mapped, self.forwarded_allow_ips)))
+
+    def check(self) -> None:
+        """Raise when something is wrong.
+
+        Raises:
+            InvalidEnvironment: with every problem.
+        """
+        if self.problems:
+            raise InvalidEnvironment(self.problems)
+
+
+@cache
+def current() -> Env:
+    """Return the environment of this process; it is read at the first call only."""
+    return Env.read(os.environ)
+
+
+def _secret_key(reader: Reader, *, strict: bool) -> str:
+    key = reader.secret("SECRET_KEY")
+    reader.problems.extend(rules.key_problems("SECRET_KEY", key, strict=strict))
+    return key
+
+
+def _fallback_keys(reader: Reader, *, strict: bool) -> tuple[str, ...]:
+    parts = (part.strip() for part in reader.secret("SECRET_KEY_FALLBACKS").split(","))
+    keys = tuple(part for part in parts if part)
+    for key in keys:
+        reader.problems.extend(rules.key_problems("SECRET_KEY_FALLBACKS", key, strict=strict))
+    return keys
+
+
+def _health_token(reader: Reader) -> str | None:
+    token = reader.secret("HEALTH_TOKEN")
+    problems = rules.token_problems("HEALTH_TOKEN", token)
+    reader.problems.extend(problems)
+    return token if token and not problems else None
+
+
+def _public_domain(reader: Reader, environ: Mapping[str, str]) -> str:
+    app = environ.get("FLY_APP_NAME", "").strip()
+    return reader.text("PUBLIC_DOMAIN") or (f"{app}.fly.dev" if app else "")
+
+
+def _hosts(reader: Reader, *, domain: str, debug: bool) -> tuple[str, ...]:
+    named = (*reader.names("ALLOWED_HOSTS"), *((domain,) if domain else ()))
+    reader.problems.extend(rules.host_problems("ALLOWED_HOSTS", named, strict=not debug))
+    return tuple(dict.fromkeys((*named, *(_DEBUG_HOSTS if debug else ()))))
+
+
+def _origins(reader: Reader, *, debug: bool) -> tuple[str, ...]:
+    if reader.flag("CORS_ALLOW_ALL_ORIGINS"):
+        reader.problems.append(
+            "CORS_ALLOW_ALL_ORIGINS is on, while credentials are allowed: any page could act as "
+            "its visitor. Name the origins in CORS_ALLOWED_ORIGINS."
+        )
+    if reader.text("CORS_ALLOWED_ORIGIN_REGEXES"):
+        reader.problems.append(
+            "CORS_ALLOWED_ORIGIN_REGEXES is set, while credentials are allowed: a pattern lets "
+            "strangers' domains in. Name the origins in CORS_ALLOWED_ORIGINS."
+        )
+    origins = _legal_origins(reader, "CORS_ALLOWED_ORIGINS", reader.names("CORS_ALLOWED_ORIGINS"))
+    return tuple(dict.fromkeys((*origins, *(_DEBUG_ORIGINS if debug else ()))))
+
+
+def _csrf_origins(reader: Reader, *, origins: tuple[str, ...], domain: str) -> tuple[str, ...]:
+    named = reader.names("CSRF_TRUSTED_ORIGINS")
+    if named:
+        return _legal_origins(reader, "CSRF_TRUSTED_ORIGINS", named)
+    return tuple(dict.fromkeys((*origins, *((f"https://{domain}",) if domain else ()))))
+
+
+def _legal_origins(reader: Reader, name: str, origins: Iterable[str]) -> tuple[str, ...]:
+    found = [(origin, rules.origin_problems(name, [origin])) for origin in origins]
+    reader.problems.extend(problem for _, problems in found for problem in problems)
+    return tuple(origin for origin, problems in found if not problems)
+
+
+def _proxies(reader: Reader, platform: Platform) -> tuple[str, ...]:
+    named = reader.names("FORWARDED_ALLOW_IPS", default=platform.proxies)
+    problems = rules.proxy_problems("FORWARDED_ALLOW_IPS", named)
+    reader.problems.extend(problems)
+    return tuple(platform.proxies.split(",")) if problems else named
+
+
+def _database(reader: Reader) -> Database:
+    try:
+        return parse_database_url(reader.secret("DATABASE_URL"), root=ROOT)
+    except DatabaseUrlError as error:
+        reader.problems.append(str(error))
+        return parse_database_url(_DEFAULT_DATABASE, root=ROOT)
+
+
+def _workers(database: Database) -> str:
+    # On the embedded defaults, rate limits and live messages reach one process only.
+    return "1" if database.embedded else str(min(os.cpu_count() or 1, _WORKERS_MAX))
+
+
+def _mapped(proxy: str) -> str:
+    if proxy == "*" or (network := ip_network(proxy)).version == 6:
+        return ""
+    return f"::ffff:{network.network_address}/{96 + network.prefixlen}"
