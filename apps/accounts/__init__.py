@@ -1,0 +1,1 @@
+"""Who uses the product: people with an e-mail address."""

@@ -1,0 +1,1 @@
+"""What every domain builds on, and no feature: errors, texts, clock, base models."""

@@ -1,0 +1,1 @@
+"""Video projects and who owns them."""
