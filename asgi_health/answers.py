@@ -70,12 +70,8 @@ async def send_answer(
     answer: Answer, send: Send, *, extra: Headers = (), kind: str = "http"
 ) -> None:
     """Send a whole answer; `kind` is `http`, or `websocket.http` for the denial of a handshake."""
-    start = {
-        "type": f"{kind}.response.start",
-        "status": answer.status,
-        "headers": [*answer.headers, *extra],
-    }
-    await send(start)
+    headers = [*answer.headers, *extra]  # a list of its own: wrappers around us may append to it
+    await send({"type": f"{kind}.response.start", "status": answer.status, "headers": headers})
     await send({"type": f"{kind}.response.body", "body": answer.body})
 
 

@@ -3,10 +3,11 @@ a report."""
 
 import asyncio
 import logging
+import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,9 @@ from asgi_health.watchdog import stacks
 __all__ = ["Boot", "LoadedApp", "Target", "Warmup", "load_in_place", "step"]
 
 _log = logging.getLogger("asgi_health.boot")
+
+_SWITCH_INTERVAL_S = 0.0005
+"""Seconds; while loading only. The figures stand in docs/benchmarks.md, "probe while booting"."""
 
 
 class Boot:
@@ -50,7 +54,8 @@ class Boot:
         limit = asyncio.timeout(self._config.boot_deadline_s)
         try:
             async with limit:
-                loaded = await _load_in_thread(self._target, recorder)
+                with _frequent_switches():
+                    loaded = await _load_in_thread(self._target, recorder)
                 await self._start_inner(loaded, state)
                 await self._warm_up(loaded, state)
         except asyncio.CancelledError:
@@ -123,6 +128,19 @@ def load_in_place(target: Target) -> tuple[LoadedApp, Recorder]:
         loaded = load_target(target)
     recorder.end()
     return loaded, recorder
+
+
+@contextmanager
+def _frequent_switches() -> Iterator[None]:
+    """Let the loop have the GIL sooner; an answer waits for a switch interval, 5 ms by default."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(min(before_s, _SWITCH_INTERVAL_S))
+    during_s = sys.getswitchinterval()
+    try:
+        yield
+    finally:
+        if sys.getswitchinterval() == during_s:  # else the application has set its own
+            sys.setswitchinterval(before_s)
 
 
 async def _load_in_thread(target: Target, recorder: Recorder) -> LoadedApp:

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_health.cors import CorsPolicy
 from asgi_health.errors import ConfigurationError
-from asgi_health.warmup import Warmup
+
+if TYPE_CHECKING:  # the first answer needs no warm-up
+    from asgi_health.warmup import Warmup
 
 __all__ = ["TOKEN_LENGTH_MIN", "HealthConfig"]
 
@@ -62,7 +64,7 @@ class HealthConfig:
     boot_deadline_s: float = 240.0
     failed_linger_s: float = 60.0
     retry_after_s: int = 1
-    warmup: Warmup | None = None
+    warmup: "Warmup | None" = None
     cors: CorsPolicy | None = None
     release: str | None = None
     title: str = "Service"

@@ -27,34 +27,43 @@ class Endpoints:
         self._config = config
         self._vitals = vitals
         self._guard = guard
-        self._terse: dict[tuple[Kind, Phase, str | None], Answer] = {}
+        self._terse_phase: Phase | None = None
+        self._terse: dict[Route, Answer] = {}
         self._streams = 0
         self.closing = False
         """Set when the process is told to stop: event streams end."""
+
+    def terse(self, route: Route, scope: Scope) -> Answer | None:
+        """The answer to a probe without any wish; None when `serve` must look closer.
+
+        It is the same for everybody until the phase changes, so it is made once a phase.
+        """
+        if scope["query_string"] or scope["method"] not in _READS or self._vitals.membership:
+            return None
+        for name, value in scope["headers"]:
+            if name in _TELLING and value != b"*/*":
+                return None
+        if self._terse_phase is not self._vitals.phase:
+            self._terse_phase = self._vitals.phase
+            self._terse = self._make_terse()
+        return self._terse.get(route)
+
+    def _make_terse(self) -> dict[Route, Answer]:
+        snapshot, cors = self._vitals.snapshot(), self._cors(None)
+        rendered = {kind: render(Query(kind=kind), snapshot) for kind in Kind}
+        return {
+            Route(kind): answer._replace(headers=answer.headers + cors)
+            for kind, answer in rendered.items()
+        }
 
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request on a path of ours."""
         if scope["method"] not in _READS:
             await self._refuse_method(scope, send)
-        elif not isinstance(route.kind, Kind):
-            await self._serve_page(route, scope, receive, send)
-        elif (
-            scope["query_string"]
-            or route.check
-            or any(name in _TELLING for name, _ in scope["headers"])
-        ):
+        elif isinstance(route.kind, Kind):
             await self._serve_probe(route.kind, route.check, scope, send)
         else:
-            await send_answer(self._terse_answer(route.kind), send, extra=self._cors(None))
-
-    def _terse_answer(self, kind: Kind) -> Answer:
-        """The answer without any wish: the same bytes until the phase changes."""
-        vitals = self._vitals
-        key = (kind, vitals.phase, vitals.fleet_code())
-        answer = self._terse.get(key)
-        if answer is None:
-            answer = self._terse[key] = render(Query(kind=kind), vitals.snapshot())
-        return answer
+            await self._serve_page(route, scope, receive, send)
 
     async def _serve_probe(self, kind: Kind, check: str | None, scope: Scope, send: Send) -> None:
         access = self._guard.judge(scope)

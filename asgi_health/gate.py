@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_health import answers
 from asgi_health.access import Guard
-from asgi_health.boot import Boot
 from asgi_health.config import HealthConfig
 from asgi_health.drain import chain_stop_signals
 from asgi_health.endpoints import Endpoints
 from asgi_health.errors import UnsupportedScope
 from asgi_health.hold import HeldReceive, Hold, Outcome
 from asgi_health.phase import UNSETTLED, Event, Lifecycle, Phase
-from asgi_health.routes import build_routes
-from asgi_health.target import Target
+from asgi_health.routes import Route, build_routes
 from asgi_health.types import App, Message, Receive, Scope, Send
 from asgi_health.vitals import Vitals
-from asgi_health.watchdog import BootWatch
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what these bring is not needed for the first answer
+    from asgi_health.boot import Target
     from asgi_health.fleet import Membership
 
 __all__ = ["EXIT_BOOT_FAILED", "EXIT_JOIN_FAILED", "HealthGate"]
@@ -32,6 +30,9 @@ EXIT_BOOT_FAILED = 3
 
 EXIT_JOIN_FAILED = 1
 """Ends this worker only, which never accepted; the others go on."""
+
+_HEAD_START_S = 0.01
+"""What the server gets to open its port before the load competes with it for the GIL."""
 
 _PUBLISH_INTERVAL_S = 1.0
 
@@ -62,7 +63,7 @@ class HealthGate:
 
     def __init__(
         self,
-        target: Target,
+        target: "Target",
         *,
         config: HealthConfig | None = None,
         exit_process: Callable[[int], None] = exit_now,
@@ -71,18 +72,13 @@ class HealthGate:
         self.lifecycle = Lifecycle()
         self.target = target
         self._exit_process = exit_process
-        self._boot = Boot(target, config=self.config, lifecycle=self.lifecycle)
         self._hold = Hold(
             self.lifecycle, hold_s=self.config.hold_s, hold_limit=self.config.hold_limit
         )
-        self._vitals = Vitals(
-            self.config, lifecycle=self.lifecycle, boot=self._boot, hold=self._hold
-        )
+        self._vitals = Vitals(self.config, lifecycle=self.lifecycle, hold=self._hold)
         self._endpoints = Endpoints(self.config, vitals=self._vitals, guard=Guard(self.config))
-        self._routes = build_routes(self.config)
-        self._watch = BootWatch(
-            deadline_s=self.config.boot_deadline_s, linger_s=self.config.failed_linger_s
-        )
+        self._routes = routes = build_routes(self.config)
+        self._paths, self._check_prefixes = routes.exact, tuple(routes.checks)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._state: dict[str, Any] | None = None
@@ -104,11 +100,14 @@ class HealthGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            path = scope["path"].removeprefix(scope.get("root_path") or "")
-            route = self._routes.find(path)
+            path = scope["path"]
+            if scope.get("root_path"):
+                path = path.removeprefix(scope["root_path"])
+            route = self._paths.get(path)
+            if route is None and path.startswith(self._check_prefixes):
+                route = self._routes.unknown_check(path)
             if route is not None:
-                self._ensure_begun()
-                await self._endpoints.serve(route, scope, receive, send)
+                await self._answer(route, scope, receive, send)
                 return
         elif kind == "lifespan":
             await self._live(scope, receive, send)
@@ -117,6 +116,14 @@ class HealthGate:
             await self._app(scope, receive, send)
         else:
             await self._hold_or_refuse(scope, receive, send)
+
+    async def _answer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._tasks:
+            self._ensure_begun()
+        if (terse := self._endpoints.terse(route, scope)) is None:
+            await self._endpoints.serve(route, scope, receive, send)
+        else:
+            await answers.send_answer(terse, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
@@ -155,22 +162,38 @@ class HealthGate:
             )
 
     @property
+    def _loaded(self) -> App | None:
+        """The inner application once it is ready, also while draining."""
+        return None if self._vitals.boot is None else self._vitals.boot.app
+
+    @property
     def _membership(self) -> "Membership | None":
         return self._vitals.membership
 
     async def _boot_and_watch(self) -> None:
-        self._watch.arm()
+        await asyncio.sleep(_HEAD_START_S)
+        from asgi_health.boot import Boot  # noqa: PLC0415 - not before the port is open
+        from asgi_health.watchdog import BootWatch  # noqa: PLC0415
+
+        self._vitals.boot = boot = Boot(self.target, config=self.config, lifecycle=self.lifecycle)
+        watch = BootWatch(
+            deadline_s=self.config.boot_deadline_s, linger_s=self.config.failed_linger_s
+        )
+        watch.arm()
         try:
-            await self._boot.run(state=self._state)
-            self._app = self._boot.app
-            self._watch.silence()
+            await boot.run(state=self._state)
+            self._app = boot.app
+            watch.silence()
             self._publish()
             if self.lifecycle.phase is Phase.FAILED:
-                await asyncio.sleep(self.config.failed_linger_s)
-                quiet = self._membership is not None and self._membership.joins_quietly
-                self._exit_process(EXIT_JOIN_FAILED if quiet else EXIT_BOOT_FAILED)
+                await self._linger()
         finally:
-            self._watch.disarm()
+            watch.disarm()
+
+    async def _linger(self) -> None:
+        await asyncio.sleep(self.config.failed_linger_s)
+        quiet = self._membership is not None and self._membership.joins_quietly
+        self._exit_process(EXIT_JOIN_FAILED if quiet else EXIT_BOOT_FAILED)
 
     def _drain(self) -> None:
         """Told to stop: readiness ends now, what is held is answered, event streams end."""
@@ -193,7 +216,7 @@ class HealthGate:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        problem = await self._boot.shutdown()
+        problem = None if self._vitals.boot is None else await self._vitals.boot.shutdown()
         self.lifecycle.advance(Event.STOP)
         if self._membership is not None:
             self._membership.leave()
@@ -219,7 +242,7 @@ class HealthGate:
         if scope["type"] not in {"http", "websocket"}:
             raise UnsupportedScope(scope_type=scope["type"])
         self._ensure_begun()
-        if self._boot.app is None and self.config.cors is not None and answers.is_preflight(scope):
+        if self._loaded is None and self.config.cors is not None and answers.is_preflight(scope):
             await answers.send_answer(answers.preflight(scope, self.config.cors), send)
         elif self.lifecycle.phase in UNSETTLED:
             held = HeldReceive(scope, receive)
@@ -234,7 +257,7 @@ class HealthGate:
 
     async def _conclude(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What a request deserves now that it waits no longer."""
-        phase, app = self.lifecycle.phase, self._boot.app
+        phase, app = self.lifecycle.phase, self._loaded
         if phase is Phase.READY and app is not None:
             if self._state and "state" in scope:
                 scope["state"].update(

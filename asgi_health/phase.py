@@ -6,9 +6,9 @@ All changes happen on the event loop's thread (or before there is a loop), so no
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from asgi_health.errors import IllegalTransition
 
@@ -57,8 +57,7 @@ UNSETTLED = frozenset({Phase.STARTING, Phase.LOADING})
 """The phases in which a request is held: its fate is not known yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(NamedTuple):
     """Why the boot failed: the first error, kept.
 
     `code` is public; `message` and `traceback` are for the authorised and for the log.

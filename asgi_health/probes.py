@@ -6,9 +6,9 @@ inadarei-api-health-check-06 when asked for.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from asgi_health.phase import Failure, Phase
 from asgi_health.query import Format, Kind, Query, printable
@@ -27,8 +27,7 @@ __all__ = [
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """The last result of one check.
 
     Args:
@@ -52,8 +51,7 @@ class Result:
     excludable: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All that an answer may be made of, read at one moment.
 
     Args:
@@ -79,11 +77,10 @@ class Snapshot:
     retry_after_s: int = 1
     time: str = ""
     release: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole answer.
 
     `headers` lack Date, Server and Connection, which belong to the server.
@@ -94,8 +91,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The answer in one word: `code` is None when the answer is yes."""
 
     word: str

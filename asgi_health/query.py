@@ -1,7 +1,7 @@
 """What a request asks of a probe path: the question, the format, what to leave out. Pure."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 __all__ = ["Format", "Kind", "Query", "parse_query", "printable"]
 
@@ -22,8 +22,7 @@ class Format(StrEnum):
     HEALTH_JSON = "application/health+json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(NamedTuple):
     """What a request asks of a probe path."""
 
     kind: Kind

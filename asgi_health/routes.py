@@ -1,7 +1,7 @@
 """Which path asks which question: a dictionary made once from the configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from asgi_health.config import HealthConfig
 from asgi_health.probes import check_names
@@ -13,42 +13,28 @@ PAGE = "page"
 PAGE_EVENTS = "page events"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """What a path means: a probe's question with an optional single check, or the status page."""
 
     kind: Kind | str
     check: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
+class Routes(NamedTuple):
     """All paths of the gate.
 
     Args:
         exact: every path with and without its trailing slash.
-        check_prefixes: what the path of a single check starts with; an unknown name below it is
-            answered 404.
+        checks: what the path of a single check starts with, and the question it belongs to.
     """
 
     exact: Mapping[str, Route]
-    check_prefixes: tuple[str, ...]
+    checks: Mapping[str, Kind]
 
-    def find(self, path: str) -> Route | None:
-        """The meaning of a path; None when it belongs to the application."""
-        route = self.exact.get(path)
-        if route is None and path.startswith(self.check_prefixes):
-            return self._unknown_check(path)
-        return route
-
-    def _unknown_check(self, path: str) -> Route | None:
-        parent, _, name = path.removesuffix("/").rpartition("/")
-        owner = self.exact.get(parent)
-        return (
-            None
-            if owner is None or not isinstance(owner.kind, Kind) or owner.check
-            else Route(owner.kind, name)
-        )
+    def unknown_check(self, path: str) -> Route:
+        """The route of a path below one of `checks` that is not among `exact`."""
+        prefix = next(prefix for prefix in self.checks if path.startswith(prefix))
+        return Route(self.checks[prefix], path.removeprefix(prefix).removesuffix("/"))
 
 
 def build_routes(config: HealthConfig) -> Routes:
@@ -69,4 +55,4 @@ def build_routes(config: HealthConfig) -> Routes:
             config.status_path + "/events": Route(PAGE_EVENTS),
         }
     exact |= {path + "/": route for path, route in exact.items()}
-    return Routes(exact=exact, check_prefixes=tuple(path + "/" for _, path in groups))
+    return Routes(exact=exact, checks={path + "/": kind for kind, path in groups})

@@ -1,21 +1,19 @@
 """What a process can say of itself, gathered at the moment of asking; changes nothing."""
 
 import os
-import platform
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from asgi_health import __version__
-from asgi_health.boot import Boot
 from asgi_health.config import HealthConfig
 from asgi_health.hold import Hold, Outcome
 from asgi_health.phase import UNSETTLED, Lifecycle, Phase
 from asgi_health.probes import Snapshot, judge, results
 from asgi_health.query import Kind
 
-if (
-    TYPE_CHECKING
-):  # the scoreboard brings mmap, struct and tempfile, which a process without siblings never needs
+if TYPE_CHECKING:  # what these bring is not needed for the first answer
+    from asgi_health.boot import Boot
     from asgi_health.fleet import Membership
     from asgi_health.scoreboard import WorkerRow
 
@@ -25,13 +23,12 @@ __all__ = ["Vitals"]
 class Vitals:
     """Reads the phase, the boot, the held requests and the other workers."""
 
-    def __init__(
-        self, config: HealthConfig, *, lifecycle: Lifecycle, boot: Boot, hold: Hold
-    ) -> None:
+    def __init__(self, config: HealthConfig, *, lifecycle: Lifecycle, hold: Hold) -> None:
         self._config = config
         self._lifecycle = lifecycle
-        self._boot = boot
         self._hold = hold
+        self.boot: Boot | None = None
+        """The boot of this process; None until it begins."""
         self.membership: Membership | None = None
         """This worker's place among its siblings; None when it has none."""
 
@@ -39,10 +36,6 @@ class Vitals:
     def phase(self) -> Phase:
         """The phase of this process."""
         return self._lifecycle.phase
-
-    def fleet_code(self) -> str | None:
-        """Why the instance is not ready although this process may be."""
-        return None if self.membership is None else self.membership.verdict()[0]
 
     def snapshot(self, *, details: bool = False) -> Snapshot:
         """All that a probe's answer may be made of; `details` adds what only the authorised see."""
@@ -91,7 +84,7 @@ class Vitals:
         }
 
     def _details(self) -> dict[str, Any]:
-        recorder = self._boot.recorder
+        recorder = None if self.boot is None else self.boot.recorder
         return {
             "boot": None if recorder is None else recorder.report().as_json(),
             "workers": [
@@ -99,7 +92,10 @@ class Vitals:
                 for row in ([] if self.membership is None else self.membership.rows())
             ],
             "requests": self._requests(),
-            "versions": {"python": platform.python_version(), "asgi_health": __version__},
+            "versions": {
+                "python": ".".join(map(str, sys.version_info[:3])),
+                "asgi_health": __version__,
+            },
         }
 
     def _requests(self) -> dict[str, int]:
