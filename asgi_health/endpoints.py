@@ -6,7 +6,7 @@ from asgi_health.config import HealthConfig
 from asgi_health.phase import Phase
 from asgi_health.probes import Answer, render
 from asgi_health.query import Format, Kind, Query, parse_query
-from asgi_health.routes import PAGE_EVENTS, Route
+from asgi_health.routes import PAGE_EVENTS, Route, Routes
 from asgi_health.types import Headers, Receive, Scope, Send
 from asgi_health.vitals import Vitals
 
@@ -23,37 +23,42 @@ _CHALLENGE: Headers = (
 class Endpoints:
     """Answers every path in `routes`; never waits for the application."""
 
-    def __init__(self, config: HealthConfig, *, vitals: Vitals, guard: Guard) -> None:
+    def __init__(
+        self, config: HealthConfig, *, routes: Routes, vitals: Vitals, guard: Guard
+    ) -> None:
         self._config = config
+        self._routes = routes
         self._vitals = vitals
         self._guard = guard
         self._terse_phase: Phase | None = None
-        self._terse: dict[Route, Answer] = {}
+        self._terse: dict[str, Answer] = {}
         self._streams = 0
         self.closing = False
         """Set when the process is told to stop: event streams end."""
 
-    def terse(self, route: Route, scope: Scope) -> Answer | None:
+    def terse(self, path: str, scope: Scope) -> Answer | None:
         """The answer to a probe without any wish; None when `serve` must look closer.
 
         It is the same for everybody until the phase changes, so it is made once a phase.
         """
-        if scope["query_string"] or scope["method"] not in _READS or self._vitals.membership:
+        if scope["query_string"] or scope["method"] not in _READS:
             return None
         for name, value in scope["headers"]:
             if name in _TELLING and value != b"*/*":
                 return None
-        if self._terse_phase is not self._vitals.phase:
-            self._terse_phase = self._vitals.phase
+        vitals = self._vitals
+        if self._terse_phase is not vitals.lifecycle.phase:
+            self._terse_phase = vitals.lifecycle.phase
             self._terse = self._make_terse()
-        return self._terse.get(route)
+        return None if vitals.membership else self._terse.get(path)
 
-    def _make_terse(self) -> dict[Route, Answer]:
+    def _make_terse(self) -> dict[str, Answer]:
         snapshot, cors = self._vitals.snapshot(), self._cors(None)
         rendered = {kind: render(Query(kind=kind), snapshot) for kind in Kind}
         return {
-            Route(kind): answer._replace(headers=answer.headers + cors)
-            for kind, answer in rendered.items()
+            path: rendered[route.kind]._replace(headers=rendered[route.kind].headers + cors)
+            for path, route in self._routes.exact.items()
+            if isinstance(route.kind, Kind) and route.check is None
         }
 
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:

@@ -76,9 +76,11 @@ class HealthGate:
             self.lifecycle, hold_s=self.config.hold_s, hold_limit=self.config.hold_limit
         )
         self._vitals = Vitals(self.config, lifecycle=self.lifecycle, hold=self._hold)
-        self._endpoints = Endpoints(self.config, vitals=self._vitals, guard=Guard(self.config))
         self._routes = routes = build_routes(self.config)
         self._paths, self._check_prefixes = routes.exact, tuple(routes.checks)
+        self._endpoints = Endpoints(
+            self.config, routes=routes, vitals=self._vitals, guard=Guard(self.config)
+        )
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._state: dict[str, Any] | None = None
@@ -107,7 +109,7 @@ class HealthGate:
             if route is None and path.startswith(self._check_prefixes):
                 route = self._routes.unknown_check(path)
             if route is not None:
-                await self._answer(route, scope, receive, send)
+                await self._answer(path, route, scope, receive, send)
                 return
         elif kind == "lifespan":
             await self._live(scope, receive, send)
@@ -117,10 +119,12 @@ class HealthGate:
         else:
             await self._hold_or_refuse(scope, receive, send)
 
-    async def _answer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, path: str, route: Route, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if not self._tasks:
             self._ensure_begun()
-        if (terse := self._endpoints.terse(route, scope)) is None:
+        if (terse := self._endpoints.terse(path, scope)) is None:
             await self._endpoints.serve(route, scope, receive, send)
         else:
             await answers.send_answer(terse, send)

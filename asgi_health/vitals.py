@@ -25,21 +25,16 @@ class Vitals:
 
     def __init__(self, config: HealthConfig, *, lifecycle: Lifecycle, hold: Hold) -> None:
         self._config = config
-        self._lifecycle = lifecycle
+        self.lifecycle = lifecycle
         self._hold = hold
         self.boot: Boot | None = None
         """The boot of this process; None until it begins."""
         self.membership: Membership | None = None
         """This worker's place among its siblings; None when it has none."""
 
-    @property
-    def phase(self) -> Phase:
-        """The phase of this process."""
-        return self._lifecycle.phase
-
     def snapshot(self, *, details: bool = False) -> Snapshot:
         """All that a probe's answer may be made of; `details` adds what only the authorised see."""
-        lifecycle, board = self._lifecycle, self.membership
+        lifecycle, board = self.lifecycle, self.membership
         fleet_code, fleet_output = (None, None) if board is None else board.verdict()
         return Snapshot(
             phase=lifecycle.phase,
@@ -61,7 +56,7 @@ class Vitals:
         verdict = judge(Kind.READY, snapshot)
         failure = snapshot.failure
         now_s = time.monotonic()
-        entered_s = self._lifecycle.entered_s
+        entered_s = self.lifecycle.entered_s
         shown = results(Kind.READY, snapshot)
         return {
             "title": self._config.title,
@@ -109,10 +104,12 @@ class Vitals:
         }
 
     def _boot_s(self) -> float:
-        entered_s = self._lifecycle.entered_s
+        entered_s = self.lifecycle.entered_s
         begun_s = entered_s.get(Phase.LOADING, entered_s[Phase.STARTING])
         ended_s = entered_s.get(Phase.READY) or entered_s.get(Phase.FAILED)
-        until_s = time.monotonic() if self.phase in UNSETTLED or ended_s is None else ended_s
+        until_s = (
+            time.monotonic() if self.lifecycle.phase in UNSETTLED or ended_s is None else ended_s
+        )
         return until_s - begun_s
 
 
