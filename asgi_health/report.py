@@ -222,9 +222,10 @@ def _without_import_frames(traceback: TracebackType | None) -> TracebackType | N
         if not filename.startswith("<frozen importlib") and filename != __file__:
             frames.append(traceback)
         traceback = traceback.tb_next
-    for outer, inner in zip(frames, [*frames[1:], None], strict=True):
-        outer.tb_next = inner
-    return frames[0] if frames else None
+    following = None
+    for frame in reversed(frames):
+        frame.tb_next, following = following, frame
+    return following
 
 
 def _slowest(seconds: dict[str, float]) -> tuple[tuple[str, float], ...]:
