@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgi_health.cors import CorsPolicy
 from asgi_health.errors import ConfigurationError
+from asgi_health.probes import check_names
+from asgi_health.query import Kind
 
 if TYPE_CHECKING:  # the first answer needs no warm-up
     from asgi_health.warmup import Warmup
@@ -72,13 +74,7 @@ class HealthConfig:
     def __post_init__(self) -> None:
         self._check_paths()
         self._check_numbers()
-        if self.token is not None and len(self.token) < TOKEN_LENGTH_MIN:
-            raise ConfigurationError(
-                option="token",
-                found=f"<{len(self.token)} characters>",
-                allowed=f"at least {TOKEN_LENGTH_MIN} characters",
-                change="Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            )
+        self._check_token()
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], /, **overrides: Any) -> "HealthConfig":
@@ -97,8 +93,24 @@ class HealthConfig:
                 values[option] = _read(name, raw, parse)
         return cls(**(values | overrides))
 
+    def _check_token(self) -> None:
+        if self.token is None:
+            return
+        found = None
+        if len(self.token) < TOKEN_LENGTH_MIN:
+            found = f"<{len(self.token)} characters>"
+        elif not all("!" <= character <= "~" for character in self.token):
+            found = "<a space, a line end or a letter beyond ASCII among its characters>"
+        if found is not None:
+            raise ConfigurationError(
+                option="token",
+                found=found,
+                allowed=f"at least {TOKEN_LENGTH_MIN} visible ASCII characters",
+                change="Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            )
+
     def _check_paths(self) -> None:
-        owners: dict[str, str] = {}
+        owners = self._paths_of_checks()
         for option, paths in self._paths_by_option():
             for path in paths:
                 _check_path(option, path)
@@ -118,6 +130,15 @@ class HealthConfig:
                     allowed="one path or more",
                     change="A platform needs it.",
                 )
+
+    def _paths_of_checks(self) -> dict[str, str]:
+        """The paths of single checks, below the first live and the first ready path."""
+        return {
+            f"{path}/{name}": f"the single checks below {path}"
+            for kind, paths in ((Kind.LIVE, self.live_paths), (Kind.READY, self.ready_paths))
+            for path in paths[:1]
+            for name in check_names(kind, has_fleet=True)
+        }
 
     def _paths_by_option(self) -> list[tuple[str, tuple[str, ...]]]:
         page = () if self.status_path is None else (self.status_path, self.status_path + "/events")

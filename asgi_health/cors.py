@@ -34,11 +34,13 @@ class CorsPolicy:
     max_age_s: int = 600
 
     def __post_init__(self) -> None:
+        self._check_headers()
         for origin in self.origins:
             scheme, separator, host = origin.partition("://")
             if (
                 not (scheme and separator and host)
-                or set(host) & set("/*?#@ ")
+                or set(host) & set("/*?#@")
+                or origin.split() != [origin]
                 or origin != origin.lower()
             ):
                 raise ConfigurationError(
@@ -54,6 +56,18 @@ class CorsPolicy:
                 allowed="0 or more",
                 change="Use 600.",
             )
+
+    def _check_headers(self) -> None:
+        """What cannot be a header would fail at the first answer, and a line end would add one."""
+        for option in ("allow_methods", "allow_headers", "expose_headers"):
+            for word in getattr(self, option):
+                if not word or not all("!" <= character <= "~" for character in word):
+                    raise ConfigurationError(
+                        option=f"CorsPolicy.{option}",
+                        found=word,
+                        allowed="words of visible ASCII characters",
+                        change="Give each method or header as a string of its own.",
+                    )
 
     def answer_headers(self, origin: bytes | None) -> Headers:
         """The headers for an ordinary answer to a request whose `Origin` header is `origin`."""

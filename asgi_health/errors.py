@@ -37,8 +37,8 @@ class IllegalTransition(HealthError):
 
     def __init__(self, *, phase: str, event: str) -> None:
         super().__init__(
-            f"event {event!r} in phase {phase!r}; allowed: the pairs in phase.TRANSITIONS. "
-            f"Ask Lifecycle.can({event!r}) first where the event may come late."
+            f"event {str(event)!r} in phase {str(phase)!r}; allowed: the pairs in "
+            f"phase.TRANSITIONS. Ask Lifecycle.can({str(event)!r}) first where the event may come late."
         )
         self.phase = phase
         self.event = event

@@ -31,10 +31,12 @@ class Routes(NamedTuple):
     exact: Mapping[str, Route]
     checks: Mapping[str, Kind]
 
-    def unknown_check(self, path: str) -> Route:
-        """The route of a path below one of `checks` that is not among `exact`."""
+    def unknown_check(self, path: str) -> Route | None:
+        """The route of a path below one of `checks` that is not among `exact`; None when it names
+        no single check."""
         prefix = next(prefix for prefix in self.checks if path.startswith(prefix))
-        return Route(self.checks[prefix], path.removeprefix(prefix).removesuffix("/"))
+        name = path.removeprefix(prefix).removesuffix("/")
+        return Route(self.checks[prefix], name) if name and "/" not in name else None
 
 
 def build_routes(config: HealthConfig) -> Routes:
