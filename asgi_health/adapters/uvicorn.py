@@ -41,6 +41,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._notifies_at_settling = False
         self.config.timeout_notify = 1
         graceful_s = max(0.0, self.cfg.graceful_timeout - _SHUTDOWN_MARGIN_S)
         self.config.timeout_graceful_shutdown = graceful_s
@@ -50,6 +51,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
         lifecycle = getattr(getattr(self, "wsgi", None), "lifecycle", None)
         if lifecycle is None or lifecycle.phase not in UNSETTLED:
             super().notify()
+        elif not self._notifies_at_settling:  # the promise must not outlive the boot by a tick
+            self._notifies_at_settling = True
+            lifecycle.left(UNSETTLED).add_done_callback(lambda _: self.notify())
 
     def load_wsgi(self) -> None:
         """Load the entry point, which is quick, then promise a heartbeat for the end of the boot.
