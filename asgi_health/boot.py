@@ -109,13 +109,21 @@ def describe(error: BaseException) -> Failure:
     """The failure that an exception means."""
     clean_traceback(error)
     if isinstance(error, LoadError):
-        code, message = error.code, str(error)
+        code, message = error.code, _text(error)
     else:
         code = (
             "boot.import_error" if isinstance(error, (ImportError, SyntaxError)) else LoadError.code
         )
-        message = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {_text(error)}"
     return Failure(code=code, message=message, traceback="".join(traceback.format_exception(error)))
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; some errors of others raise while they say it."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the edge of another's code
+        return "its text cannot be had"
 
 
 def load_in_place(target: Target) -> tuple[LoadedApp, Recorder]:
@@ -173,7 +181,7 @@ def _awaitable(error: BaseException) -> BaseException:
     plain error."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    wrapped = LoadError(f"{type(error).__name__}: {error}")
+    wrapped = LoadError(f"{type(error).__name__}: {_text(error)}")
     wrapped.__cause__ = error
     return wrapped
 
