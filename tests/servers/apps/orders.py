@@ -1,0 +1,35 @@
+"""Ask the test what to do, and block until it says so (tests/servers/harness.py, Loads)."""
+
+import asyncio
+import ctypes
+import os
+import socket
+
+_ADDRESS = ("127.0.0.1", int(os.environ["LOADS_PORT"]))
+
+
+def obey(what: str) -> None:
+    """Go on, raise, or hold the GIL, as the test orders; go on when the test is gone."""
+    with socket.create_connection(_ADDRESS) as wire:
+        wire.sendall(f"{what} {os.getpid()}\n".encode())
+        order, _, argument = wire.makefile("r").readline().strip().partition(" ")
+        if order == "raise":
+            raise RuntimeError(argument)
+        if order == "hold-gil":
+            _c_library().read(wire.fileno(), ctypes.create_string_buffer(1), 1)
+        elif order == "hold-gil-for":
+            _c_library().usleep(int(1_000_000 * float(argument)))
+
+
+async def obey_in_flight(what: str) -> None:
+    """The same for a request, without blocking the loop."""
+    reader, writer = await asyncio.open_connection(*_ADDRESS)
+    writer.write(f"{what} {os.getpid()}\n".encode())
+    await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+
+def _c_library() -> ctypes.PyDLL:
+    """PyDLL, unlike CDLL, keeps the GIL during its calls."""
+    return ctypes.PyDLL(None)
