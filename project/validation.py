@@ -21,9 +21,6 @@ _TEXTS: Final[Mapping[str, Text]] = {
     "string_pattern_mismatch": Text(
         en="This does not have the right form.", ko="형식이 올바르지 않습니다."
     ),
-    "control_characters": Text(
-        en="Control characters are not allowed.", ko="제어 문자는 사용할 수 없습니다."
-    ),
     "int_type": Text(en="A whole number is needed.", ko="정수여야 합니다."),
     "int_parsing": Text(en="A whole number is needed.", ko="정수여야 합니다."),
     "greater_than_equal": Text(en="At least {ge}.", ko="{ge} 이상이어야 합니다."),

@@ -3,8 +3,7 @@
 from typing import Annotated, Final, Generic, TypeVar
 
 from ninja import Field, Schema
-from pydantic import AfterValidator, ConfigDict, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, StringConstraints
 
 __all__ = ["PAGE_SIZE_MAX", "Body", "ErrorOut", "Line", "Page", "PageQuery", "Paragraphs"]
 
@@ -14,28 +13,17 @@ _PAGE_MAX: Final = 1_000_000
 T = TypeVar("T")
 
 
-def _without_control_characters(value: str) -> str:
-    # PostgreSQL stores no NUL, and the others only ever hide something.
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-        raise PydanticCustomError("control_characters", "Control characters are not allowed")
-    return value
-
-
-def _plain_paragraphs(value: str) -> str:
-    _without_control_characters(value.translate(_ALLOWED_IN_PARAGRAPHS))
-    return value
-
-
-_ALLOWED_IN_PARAGRAPHS: Final = dict.fromkeys(map(ord, "\t\r\n"), " ")
-
+# No control characters: PostgreSQL stores no NUL, and the others only ever hide something.
 Line = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, max_length=200),
-    AfterValidator(_without_control_characters),
+    StringConstraints(strip_whitespace=True, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$"),
 ]
 """Text on one line."""
 
-Paragraphs = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_plain_paragraphs)]
+Paragraphs = Annotated[
+    str,
+    StringConstraints(max_length=10_000, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"),
+]
 """Text on several lines."""
 
 
