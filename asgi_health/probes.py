@@ -111,6 +111,13 @@ _UNSETTLED_CODE = {
 }
 
 
+_ACCEPTING = {
+    Phase.STARTING: "new requests are held",
+    Phase.LOADING: "new requests are held",
+    Phase.READY: "new requests are served",
+}
+
+
 def check_names(kind: Kind, *, has_fleet: bool) -> tuple[str, ...]:
     """The names of the checks behind a question."""
     names = {
@@ -181,12 +188,13 @@ def _boot_result(snapshot: Snapshot, *, passed: bool | None = None) -> Result:
 
 
 def _accepting_result(snapshot: Snapshot) -> Result:
-    passed = snapshot.phase not in {Phase.DRAINING, Phase.STOPPED}
+    output = _ACCEPTING.get(snapshot.phase)
+    failure = snapshot.failure
     return Result(
         name="accepting",
-        passed=passed,
-        code=None if passed else "service.draining",
-        output="new requests are taken" if passed else "the process was told to stop",
+        passed=output is not None,
+        code=None if output else failure.code if failure else "service.draining",
+        output=output or ("nothing can be served" if failure else "the process was told to stop"),
         component_type="system",
         excludable=False,
     )

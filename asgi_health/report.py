@@ -4,6 +4,8 @@ The recorder times each executed module by wrapping the import system's loaders 
 on the loading thread only; a wrapped execution costs about two microseconds.
 """
 
+import importlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader, SourcelessFileLoader
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -20,6 +23,7 @@ _SLOWEST = 10
 _LOADERS: tuple[Any, ...] = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
 _recorder: ContextVar["Recorder | None"] = ContextVar("asgi_health_recorder", default=None)
 _patching = threading.Lock()
+_NOT_APPLICATION = ("<frozen importlib", str(Path(__file__).parent) + os.sep, importlib.__file__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +204,10 @@ def add_app_seconds(label: str, seconds: float) -> None:
 
 
 def clean_traceback(error: BaseException) -> None:
-    """Take the frames of this module and of the import system out of an error, its causes and its
-    contexts.
+    """Leave in an error, its causes and its contexts the frames of the application only.
 
-    Python hides its own import frames only while nothing stands between them; our timing does.
+    Python hides its own import frames while nothing stands between them; our timing does. An error
+    that no application frame leads to keeps all of its frames.
     """
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
@@ -211,21 +215,20 @@ def clean_traceback(error: BaseException) -> None:
         current = pending.pop()
         if current is not None and id(current) not in seen:
             seen.add(id(current))
-            current.__traceback__ = _without_import_frames(current.__traceback__)
+            current.__traceback__ = _application_frames(current.__traceback__)
             pending += [current.__cause__, current.__context__]
 
 
-def _without_import_frames(traceback: TracebackType | None) -> TracebackType | None:
-    frames = []
-    while traceback is not None:
-        filename = traceback.tb_frame.f_code.co_filename
-        if not filename.startswith("<frozen importlib") and filename != __file__:
-            frames.append(traceback)
-        traceback = traceback.tb_next
+def _application_frames(traceback: TracebackType | None) -> TracebackType | None:
+    frames, walked = [], traceback
+    while walked is not None:
+        if not walked.tb_frame.f_code.co_filename.startswith(_NOT_APPLICATION):
+            frames.append(walked)
+        walked = walked.tb_next
     following = None
     for frame in reversed(frames):
         frame.tb_next, following = following, frame
-    return following
+    return following or traceback
 
 
 def _slowest(seconds: dict[str, float]) -> tuple[tuple[str, float], ...]:

@@ -1,4 +1,6 @@
-"""Exec to the first 200 of /livez during a heavy boot, against a three-line application under the same server."""
+"""Exec to the first 200 of /livez during a heavy boot, against a three-line application under the
+same server.
+"""
 
 import statistics
 import time
@@ -72,7 +74,7 @@ def main() -> None:
     publish(
         "bench_first_answer",
         title="First answer",
-        how="Exec to the first 200 of `/livez` on a new connection; ours loads 600 heavy modules behind it.",
+        how="Exec to the first 200 of `/livez`; ours loads 600 heavy modules behind it.",
         head=("server", "gate, heavy boot", "three-line application", "ratio", "bar"),
         rows=rows,
         found=found,

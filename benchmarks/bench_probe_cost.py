@@ -1,4 +1,6 @@
-"""Requests a second of /livez and /readyz after ready, against a three-line application under the same server."""
+"""Requests a second of /livez and /readyz after ready, against a three-line application under the
+same server.
+"""
 
 import statistics
 from collections.abc import Callable

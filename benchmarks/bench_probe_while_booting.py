@@ -1,4 +1,6 @@
-"""Time of /livez on a new connection every 4 ms while a heavy import runs on a thread of the same process."""
+"""Time of /livez on a new connection every 4 ms while a heavy import runs on a thread of the same
+process.
+"""
 
 import statistics
 import sys
@@ -72,7 +74,7 @@ def main() -> None:
     publish(
         "bench_probe_while_booting",
         title="Probe while booting, in a thread",
-        how=f"`/livez` on a new connection every 4 ms, {COUNT} times, under uvicorn, during an import of {boot:.1f} s.",
+        how=f"`/livez`, a new connection each 4 ms, {COUNT} times, during a boot of {boot:.1f} s.",
         head=("what", "p50", "p99", "max", "bar"),
         rows=rows,
         found=found,

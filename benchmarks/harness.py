@@ -1,4 +1,6 @@
-"""What the benchmarks share: servers as processes, a heavy application, a load client, tables and results."""
+"""What the benchmarks share: servers as processes, a heavy application, a load client, tables and
+results.
+"""
 
 import argparse
 import json
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -84,10 +86,8 @@ def start(*arguments: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -116,7 +116,9 @@ def until_200(port: int, path: str, *, pause_s: float = 0.002) -> float:
 
 @contextmanager
 def heavy_project(*, modules: int = 600) -> Iterator[Path]:
-    """A folder with `heavy.py`, whose import computes for seconds: classes, regular expressions, large literals."""
+    """A folder with `heavy.py`, whose import computes for seconds: classes, regular expressions,
+    large literals.
+    """
     folder = Path(mkdtemp(prefix="heavy-"))
     try:
         package = folder / "heavy_parts"
@@ -139,18 +141,21 @@ def _part(number: int) -> str:
         for i in range(6)
     )
     patterns = "\n".join(
-        f"PATTERN{i} = re.compile(r'^(?P<a{i}>[a-z]{{1,{number % 7 + 2}}}|\\d+{number}{i})(?:-(?P<b>\\w+))*[{i}x-z]?$')"
+        f"PATTERN{i} = re.compile("
+        f"r'^(?P<a{i}>[a-z]{{1,{number % 7 + 2}}}|\\d+{number}{i})(?:-(?P<b>\\w+))*[{i}x-z]?$')"
         for i in range(8)
     )
     table = {f"key-{number}-{i}": [i, str(i), {"nested": i * number}] for i in range(120)}
-    return f"import re\nfrom dataclasses import dataclass\n\n{classes}\n\n{patterns}\nTABLE = {table!r}\n"
+    head = "import re\nfrom dataclasses import dataclass\n\n"
+    return f"{head}{classes}\n\n{patterns}\nTABLE = {table!r}\n"
 
 
 _APPLICATION = """
 async def app(scope, receive, send):
     if scope["type"] != "http":
         raise ValueError(scope["type"])
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain"), (b"content-length", b"2")]})
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"ok"})
 """
 
@@ -162,7 +167,9 @@ def cpu_s(pid: int) -> float:
 
 
 def load(port: int, path: str, *, seconds: float, connections: int = 16) -> int:
-    """Requests answered with 200 in `seconds`, over kept connections, one request in flight on each."""
+    """Requests answered with 200 in `seconds`, over kept connections, one request in flight on
+    each.
+    """
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     buffers: dict[socket.socket, bytes] = {}
     with selectors.DefaultSelector() as selector:
@@ -242,7 +249,8 @@ def publish(
     lines = ["| " + " | ".join(row) + " |" for row in table]
     print(f"\n{title}\n\n" + "\n".join(lines), flush=True)
     if found.write_docs:
-        note = f"{how} Rounds: {found.rounds}. {stamp}, {machine()}. `python benchmarks/{name}.py --rounds {found.rounds}`"
+        command = f"`python benchmarks/{name}.py --rounds {found.rounds}`"
+        note = f"{how} Rounds: {found.rounds}. {stamp}, {machine()}. {command}"
         _replace_section(name, "\n".join([f"### {title}", "", *lines, "", note]))
 
 
