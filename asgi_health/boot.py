@@ -58,15 +58,23 @@ class Boot:
                     loaded = await _load_in_thread(self._target, recorder)
                 await self._start_inner(loaded, state)
                 await self._warm_up(loaded, state)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the edge of another's code, SystemExit at import included
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             self._fail(self._deadline_exceeded(recorder) if limit.expired() else error)
         else:
-            self.app = loaded.app
-            recorder.end()
-            self._lifecycle.advance(Event.LOADED)
-            _log.info("ready after %.3f s", recorder.report().total_s)
+            if limit.expired():  # the application swallowed the cancellation
+                self._fail(self._deadline_exceeded(recorder))
+            else:
+                self._succeed(loaded, recorder)
+
+    def _succeed(self, loaded: LoadedApp, recorder: Recorder) -> None:
+        if not self._lifecycle.can(Event.LOADED):
+            return  # told to stop, and the application swallowed the cancellation
+        self.app = loaded.app
+        recorder.end()
+        self._lifecycle.advance(Event.LOADED)
+        _log.info("ready after %.3f s", recorder.report().total_s)
 
     def _deadline_exceeded(self, recorder: Recorder) -> BootDeadlineExceeded:
         return BootDeadlineExceeded(
@@ -91,6 +99,8 @@ class Boot:
                 await send_warmup(loaded.app, warmup, state=state)
 
     def _fail(self, error: BaseException) -> None:
+        if not self._lifecycle.can(Event.FAIL):
+            return  # told to stop; what the application made of it is no failed boot
         if self.recorder is not None:
             self.recorder.end()
         failure = describe(error)
@@ -103,6 +113,12 @@ class Boot:
             text.rstrip(),
             extra={"code": failure.code},
         )
+
+
+def _is_being_cancelled() -> bool:
+    """Whether our own task is meant: an application may let a cancellation of its own escape."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def describe(error: BaseException) -> Failure:

@@ -38,7 +38,7 @@ class IllegalTransition(HealthError):
     def __init__(self, *, phase: str, event: str) -> None:
         super().__init__(
             f"event {str(event)!r} in phase {str(phase)!r}; allowed: the pairs in "
-            f"phase.TRANSITIONS. Ask Lifecycle.can({str(event)!r}) first where the event may come late."
+            f"phase.TRANSITIONS. Ask Lifecycle.can({str(event)!r}) first where it may come late."
         )
         self.phase = phase
         self.event = event

@@ -34,16 +34,21 @@ EXIT_JOIN_FAILED = 1
 _HEAD_START_S = 0.01
 """What the server gets to open its port before the load competes with it for the GIL."""
 
+_CLEANUP_S = 10.0
+"""How long a stop waits for a load, startup or warm-up that ignores its cancellation."""
+
 _PUBLISH_INTERVAL_S = 1.0
 
 
 def exit_now(code: int) -> None:
     """End the process without waiting for anything, not even a hung import; the last log lines are
     written."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+    try:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:  # whoever read the log may be gone
+        os._exit(code)
 
 
 class HealthGate:
@@ -218,8 +223,10 @@ class HealthGate:
         """Shut the inner application down; the reason when it says that this failed."""
         self._drain()
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not task.cancelling():  # a second time would cut its cleanup short
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLEANUP_S)
         problem = None if self._vitals.boot is None else await self._vitals.boot.shutdown()
         self.lifecycle.advance(Event.STOP)
         if self._membership is not None:

@@ -83,7 +83,7 @@ class InnerLifespan:
     def _explain(self, error: Exception) -> None:
         if self.supported:
             _log.error("the application's lifespan ended with an error", exc_info=error)
-        else:
+        elif self._started is not None and not self._started.done():
             _log.info("the application does not support the lifespan protocol: %r", error)
 
     async def _send(self, message: Message) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import asgi_health
 
-LIMIT_S = 40.0
+LIMIT_S = 10.0
 """For any single wait: long enough for a busy machine, short enough for a red test."""
 
 APPS = Path(__file__).with_name("apps")
@@ -346,6 +346,10 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         """Send to the first process only, as a platform does."""
         self.process.send_signal(number)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send to every process of the server."""
+        os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
         """End whatever is left of the group."""
