@@ -109,7 +109,7 @@ class HealthGate:
         if kind == "http":
             path = scope["path"]
             if scope.get("root_path"):
-                path = path.removeprefix(scope["root_path"])
+                path = path.removeprefix(scope["root_path"].rstrip("/"))
             route = self._paths.get(path)
             if route is None and path.startswith(self._check_prefixes):
                 route = self._routes.unknown_check(path)
@@ -228,7 +228,8 @@ class HealthGate:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLEANUP_S)
         problem = None if self._vitals.boot is None else await self._vitals.boot.shutdown()
-        self.lifecycle.advance(Event.STOP)
+        if self.lifecycle.can(Event.STOP):  # else a server runs the same gate a second time
+            self.lifecycle.advance(Event.STOP)
         if self._membership is not None:
             self._membership.leave()
             self._vitals.membership = None
@@ -269,18 +270,15 @@ class HealthGate:
     async def _conclude(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What a request deserves now that it waits no longer."""
         phase, app = self.lifecycle.phase, self._loaded
-        if phase is Phase.READY and app is not None:
-            if self._state and "state" in scope:
-                scope["state"].update(
-                    self._state
-                )  # the server copied it before the inner startup filled it
-            await app(scope, receive, send)
-        elif phase is Phase.DRAINING and app is not None and scope["type"] == "http":
-            await app(scope, receive, _closing(send))
-        else:
-            await answers.send_refusal(
-                self._refusal(phase), scope, receive, send, cors=self.config.cors
-            )
+        is_served = phase is Phase.READY or (phase is Phase.DRAINING and scope["type"] == "http")
+        if app is None or not is_served:
+            answer = self._refusal(phase)
+            await answers.send_refusal(answer, scope, receive, send, cors=self.config.cors)
+            return
+        if self._state and "state" in scope:
+            # the server copied it before the inner startup filled it
+            scope["state"].update(self._state)
+        await app(scope, receive, send if phase is Phase.READY else _closing(send))
 
     def _refusal(self, phase: Phase) -> answers.Answer:
         failure = self.lifecycle.failure

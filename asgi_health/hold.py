@@ -122,4 +122,6 @@ def _has_small_body(scope: Scope) -> bool:
     ):
         return False
     length = find_header(scope, b"content-length")
-    return length is None or (length.isdigit() and int(length) <= _BODY_READ_MAX_BYTES)
+    if length is None:
+        return True
+    return length.isdigit() and len(length) < 10 and int(length) <= _BODY_READ_MAX_BYTES
