@@ -104,15 +104,12 @@ class Boot:
         if self.recorder is not None:
             self.recorder.end()
         failure = describe(error)
-        text = stacks() if isinstance(error, BootDeadlineExceeded) else failure.traceback
         self._lifecycle.advance(Event.FAIL, failure=failure)
-        _log.error(
-            "boot failed: %s: %s\n%s",
-            failure.code,
-            failure.message,
-            text.rstrip(),
-            extra={"code": failure.code},
-        )
+        text, fields = f"{failure.code}: {failure.message}", {"code": failure.code}
+        if isinstance(error, BootDeadlineExceeded):
+            _log.error("boot failed: %s\n%s", text, stacks().rstrip(), extra=fields)
+        else:
+            _log.error("boot failed: %s", text, exc_info=error, extra=fields)
 
 
 def _is_being_cancelled() -> bool:
