@@ -17,7 +17,15 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-__all__ = ["BootReport", "Recorder", "Step", "add_app_seconds", "clean_traceback", "step"]
+__all__ = [
+    "AppCost",
+    "BootReport",
+    "Recorder",
+    "Step",
+    "add_app_cost",
+    "clean_traceback",
+    "step",
+]
 
 _SLOWEST = 10
 _LOADERS: tuple[Any, ...] = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
@@ -39,6 +47,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppCost:
+    """What one Django app cost, in seconds: its own import, its models, its `ready()`."""
+
+    label: str
+    import_s: float = 0.0
+    models_s: float = 0.0
+    ready_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.import_s + self.models_s + self.ready_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BootReport:
     """What one boot spent its time on; also readable while the boot runs.
 
@@ -49,7 +72,7 @@ class BootReport:
             means waiting.
         steps: in order of their start; steps may contain each other.
         modules: the ten slowest modules by own time (without what they import), in seconds.
-        apps: the ten slowest Django app configs, in seconds.
+        apps: the ten slowest Django apps.
     """
 
     total_s: float
@@ -57,7 +80,7 @@ class BootReport:
     cpu_share: float
     steps: tuple[Step, ...]
     modules: tuple[tuple[str, float], ...]
-    apps: tuple[tuple[str, float], ...]
+    apps: tuple[AppCost, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The report in plain types, milliseconds kept."""
@@ -76,7 +99,16 @@ class BootReport:
             "slowest_modules": [
                 {"name": name, "own_s": round(own_s, 4)} for name, own_s in self.modules
             ],
-            "slowest_apps": [{"name": name, "s": round(seconds, 4)} for name, seconds in self.apps],
+            "slowest_apps": [
+                {
+                    "name": app.label,
+                    "s": round(app.total_s, 4),
+                    "import_s": round(app.import_s, 4),
+                    "models_s": round(app.models_s, 4),
+                    "ready_s": round(app.ready_s, 4),
+                }
+                for app in self.apps
+            ],
         }
 
 
@@ -94,7 +126,7 @@ class Recorder:
         self._cpu_s = 0.0
         self._steps: list[Step] = []
         self._modules: dict[str, float] = {}
-        self._apps: dict[str, float] = {}
+        self._apps: dict[str, AppCost] = {}
         self._nested_s: list[float] = []
 
     @property
@@ -114,9 +146,15 @@ class Recorder:
             duration_s = self._clock() - self._origin_s - start_s
             self._steps[index] = Step(name=name, start_s=start_s, duration_s=duration_s)
 
-    def add_app(self, label: str, seconds: float) -> None:
-        """Add to what a Django app config cost."""
-        self._apps[label] = self._apps.get(label, 0.0) + seconds
+    def add_app(self, cost: AppCost) -> None:
+        """Add to what a Django app cost."""
+        before = self._apps.get(cost.label, AppCost(label=cost.label))
+        self._apps[cost.label] = AppCost(
+            label=cost.label,
+            import_s=before.import_s + cost.import_s,
+            models_s=before.models_s + cost.models_s,
+            ready_s=before.ready_s + cost.ready_s,
+        )
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -144,7 +182,7 @@ class Recorder:
             cpu_share=min(1.0, self._cpu_s / self._load_s) if self._load_s else 0.0,
             steps=tuple(self._steps),
             modules=_slowest(self._modules),
-            apps=_slowest(self._apps),
+            apps=_slowest_apps(self._apps),
         )
 
     def _timing_imports(self) -> AbstractContextManager[None]:
@@ -196,11 +234,11 @@ def step(name: str) -> AbstractContextManager[None]:
     return nullcontext() if recorder is None else recorder.step(name)
 
 
-def add_app_seconds(label: str, seconds: float) -> None:
-    """Add to what a Django app config cost in the boot that runs on this thread, if one does."""
+def add_app_cost(cost: AppCost) -> None:
+    """Add to what a Django app cost, in the boot that runs on this thread, if one does."""
     recorder = _recorder.get()
     if recorder is not None:
-        recorder.add_app(label, seconds)
+        recorder.add_app(cost)
 
 
 def clean_traceback(error: BaseException) -> None:
@@ -233,3 +271,8 @@ def _application_frames(traceback: TracebackType | None) -> TracebackType | None
 
 def _slowest(seconds: dict[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(seconds.copy().items(), key=lambda item: item[1], reverse=True)[:_SLOWEST])
+
+
+def _slowest_apps(apps: dict[str, AppCost]) -> tuple[AppCost, ...]:
+    ordered = sorted(apps.copy().values(), key=lambda app: app.total_s, reverse=True)
+    return tuple(ordered[:_SLOWEST])

@@ -203,9 +203,17 @@ def _slowest(data: Data) -> str:
     if boot is None or not boot["slowest_modules"]:
         return ""
     modules = [(entry["name"], f"{1000 * entry['own_s']:.1f}") for entry in boot["slowest_modules"]]
-    apps = [(entry["name"], f"{1000 * entry['s']:.1f}") for entry in boot["slowest_apps"]]
+    apps = [
+        (
+            app["name"],
+            *(f"{1000 * app[part]:.1f}" for part in ("s", "import_s", "models_s", "ready_s")),
+        )
+        for app in boot["slowest_apps"]
+    ]
     html = "<h2>Slowest modules, by own time</h2>" + _table(("module", "ms"), modules)
-    return html + ("<h2>Slowest apps</h2>" + _table(("app", "ms"), apps) if apps else "")
+    if apps:
+        html += "<h2>Slowest apps</h2>" + _table(("app", "ms", "import", "models", "ready()"), apps)
+    return html
 
 
 def _workers(data: Data) -> str:

@@ -10,13 +10,16 @@ that has notified
   end it (a C call that never gives the GIL back), Gunicorn does.
 - It notifies every second, not every `timeout / 2`, so that a block of nearly `timeout` is
 survived.
+- A SIGINT at the master stops it, as SIGTERM does; stock serves on until it is killed.
 - `graceful_timeout` becomes Uvicorn's `timeout_graceful_shutdown`; stock waits for ever and is
 killed.
 """
 
 import os
+import signal
 import time
 import warnings
+from types import FrameType
 from typing import Any
 
 from asgi_health.phase import UNSETTLED
@@ -54,6 +57,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
         elif not self._notifies_at_settling:  # the promise must not outlive the boot by a tick
             self._notifies_at_settling = True
             lifecycle.left(UNSETTLED).add_done_callback(lambda _: self.notify())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop on SIGQUIT, which Gunicorn sends its workers when it gets SIGINT, as on SIGTERM.
+
+        Stock goes on until `graceful_timeout` is over and it is killed.
+        """
+        super().handle_exit(sig, frame)
+        signal.raise_signal(signal.SIGTERM)
 
     def load_wsgi(self) -> None:
         """Load the entry point, which is quick, then promise a heartbeat for the end of the boot.

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from asgi_health.boot import describe, load_in_place
-from asgi_health.report import BootReport
+from asgi_health.report import AppCost, BootReport
 from asgi_health.target import Target
 
 __all__ = ["run"]
@@ -50,14 +50,19 @@ def _table(report: BootReport) -> str:
         "step",
     ]
     lines += [_row(step.name, step.duration_s or 0.0) for step in report.steps]
-    for title, rows in (
-        ("slowest modules, by own time", report.modules),
-        ("slowest apps", report.apps),
-    ):
-        if rows:
-            lines += ["", title, *(_row(name, seconds) for name, seconds in rows)]
+    if report.modules:
+        lines += ["", "slowest modules, by own time"]
+        lines += [_row(name, seconds) for name, seconds in report.modules]
+    if report.apps:
+        lines += ["", "slowest apps: import, models, ready()"]
+        lines += [_row(_app(app), app.total_s) for app in report.apps]
     return "\n".join(lines) + "\n"
 
 
 def _row(name: str, seconds: float) -> str:
     return f"  {name:<60} {1000 * seconds:>10.1f} ms"
+
+
+def _app(app: AppCost) -> str:
+    parts = (app.import_s, app.models_s, app.ready_s)
+    return f"{app.label:<30}" + "".join(f"{1000 * seconds:>9.1f}" for seconds in parts)

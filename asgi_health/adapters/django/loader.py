@@ -4,10 +4,10 @@ pays for nothing."""
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-from asgi_health.report import add_app_seconds, step
+from asgi_health.report import AppCost, add_app_cost, step
 from asgi_health.target import LoadedApp
 from asgi_health.types import App, Headers
 from asgi_health.warmup import Warmup
@@ -49,7 +49,7 @@ def load_django(settings_module: str) -> App:
     with step("django"):
         import django  # noqa: PLC0415
         from django.apps import AppConfig  # noqa: PLC0415
-    with step("apps"), _timed_apps(AppConfig):
+    with _timed_apps(AppConfig):
         django.setup()
     with step("urlconf"):
         from django.urls import get_resolver  # noqa: PLC0415
@@ -101,36 +101,68 @@ def _named_application() -> App | None:
 
 @contextmanager
 def _timed_apps(app_config: type[Any]) -> Iterator[None]:
-    """Time what each app config costs: its own import, its models, its `ready()`; nothing stays
-    wrapped."""
+    """Time what each app costs in each of the three rounds of `apps.populate()`.
+
+    Django imports all apps, then the models of all, then calls each `ready()`; each round is a step
+    of the boot. Nothing stays wrapped.
+    """
     create = vars(app_config)["create"]
     made: list[Any] = []
+    with ExitStack() as running:
+        rounds = _Rounds(running)
 
-    def timed_create(cls: type[Any], entry: str) -> Any:
-        start_s = time.monotonic()
-        config = create.__func__(cls, entry)
-        add_app_seconds(config.label, time.monotonic() - start_s)
-        for name in ("import_models", "ready"):
-            vars(config)[name] = _timed(config.label, getattr(config, name))
-        made.append(config)
-        return config
+        def timed_create(cls: type[Any], entry: str) -> Any:
+            start_s = time.monotonic()
+            config = create.__func__(cls, entry)
+            cost = AppCost(label=config.label, import_s=time.monotonic() - start_s)
+            add_app_cost(cost)
+            vars(config)["import_models"] = _timed(config, "import_models", rounds, "apps: models")
+            vars(config)["ready"] = _timed(config, "ready", rounds, "apps: ready")
+            made.append(config)
+            return config
 
-    app_config.create = classmethod(timed_create)
-    try:
-        yield
-    finally:
-        app_config.create = create
-        for config in made:
-            for name in ("import_models", "ready"):
-                vars(config).pop(name, None)
+        app_config.create = classmethod(timed_create)
+        rounds.enter("apps: import")
+        try:
+            yield
+        finally:
+            app_config.create = create
+            for config in made:
+                vars(config).pop("import_models", None)
+                vars(config).pop("ready", None)
 
 
-def _timed(label: str, call: Callable[[], None]) -> Callable[[], None]:
+class _Rounds:
+    """The step of the round that runs now."""
+
+    def __init__(self, running: ExitStack) -> None:
+        self._running = running
+        self._name = ""
+
+    def enter(self, name: str) -> None:
+        if name != self._name:
+            self._running.close()
+            self._running.enter_context(step(name))
+            self._name = name
+
+
+def _timed(config: Any, method: str, rounds: _Rounds, name: str) -> Callable[[], None]:
+    original: Callable[[], None] = getattr(config, method)
+
     def timed() -> None:
+        rounds.enter(name)
         start_s = time.monotonic()
         try:
-            call()
+            original()
         finally:
-            add_app_seconds(label, time.monotonic() - start_s)
+            spent_s = time.monotonic() - start_s
+            is_models = method == "import_models"
+            add_app_cost(
+                AppCost(
+                    label=config.label,
+                    models_s=spent_s if is_models else 0.0,
+                    ready_s=0.0 if is_models else spent_s,
+                )
+            )
 
     return timed
