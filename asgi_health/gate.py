@@ -189,6 +189,8 @@ class HealthGate:
             deadline_s=self.config.boot_deadline_s, linger_s=self.config.failed_linger_s
         )
         watch.arm()
+        starting = frozenset({Phase.STARTING})
+        self.lifecycle.left(starting).add_done_callback(lambda _: self._publish())
         try:
             await boot.run(state=self._state)
             self._app = boot.app
