@@ -343,11 +343,11 @@ class Server:
     def wait_ready(self) -> None:
         until(lambda: self.ask("/readyz").status == 200, f"ready; the log:\n{self.log}")
 
-    def signal(self, number: signal.Signals) -> None:
+    def tell(self, number: signal.Signals) -> None:
         """Send to the first process only, as a platform does."""
         self.process.send_signal(number)
 
-    def signal_group(self, number: signal.Signals) -> None:
+    def tell_group(self, number: signal.Signals) -> None:
         """Send to every process of the server."""
         os.killpg(self.process.pid, number)
 

@@ -17,6 +17,18 @@ KILLED = re.compile(r"(?i)timeout graceful|SIGKILL|cancel \d+ running")
 """What a log says when a stop was not quick but forced."""
 
 
+def _stop(server: Server, kind: Kind, number: signal.Signals) -> None:
+    """Tell the first process, as a platform does.
+
+    Gunicorn turns SIGINT into SIGQUIT, on which a stock Uvicorn worker serves on until it is
+    killed; a terminal's ^C reaches every process.
+    """
+    if number is signal.SIGINT and kind.is_gunicorn and kind is not GUNICORN:
+        server.tell_group(number)
+    else:
+        server.tell(number)
+
+
 def _assert_ended_well(server: Server, kind: Kind, number: signal.Signals) -> None:
     """No process is left, and the exit code is that of a server that was told to stop."""
     code = server.wait_ended()
@@ -37,7 +49,7 @@ def test_a_stop_during_the_load_answers_what_is_held_and_ends(
         post.request("/echo", method="POST", body=b"x" * 300_000)
         if server.workers == 1:
             server.wait_held(2)
-        server.signal(number)
+        _stop(server, kind, number)
         answers = [get.answer(), post.answer()]
 
     for answer in answers:
@@ -55,7 +67,7 @@ def test_a_stop_during_the_load_denies_the_held_handshake(start: Start, loads: L
         address = f"ws://127.0.0.1:{server.port}/live"
         handshake = pool.submit(connect, address, open_timeout=LIMIT_S)
         server.wait_held(1)
-        server.signal(signal.SIGTERM)
+        server.tell(signal.SIGTERM)
         with pytest.raises(InvalidStatus) as denied:
             handshake.result(LIMIT_S)
     assert denied.value.response.status_code == 503
@@ -70,7 +82,7 @@ def test_a_stop_after_a_failed_boot_ends_without_waiting_for_the_linger(
     for load in [loads.next() for _ in range(server.workers)]:
         load.order("raise anything")
     server.wait_for_log("^boot failed", count=server.workers)
-    server.signal(number)
+    _stop(server, kind, number)
     code = server.wait_ended()
     assert code == (-number if kind is UVICORN and number is signal.SIGTERM else 0)
 
@@ -84,7 +96,7 @@ def test_a_request_in_flight_is_finished_and_closes_its_connection(
     with server.connect() as client:
         client.request("/wait")
         flight = loads.next("request")
-        server.signal(signal.SIGTERM)
+        server.tell(signal.SIGTERM)
         server.wait_for_log(r"Shutting down|Handling signal: term|Received SIGTERM")
         flight.release()
         answer = client.answer()
@@ -103,7 +115,7 @@ def test_the_answer_that_begins_after_the_stop_says_connection_close(
     with server.connect() as client:
         client.request("/wait")
         flight = loads.next("request")
-        server.signal(signal.SIGTERM)
+        server.tell(signal.SIGTERM)
         server.wait_for_log("Waiting for connections to close")
         flight.release()
         assert client.answer().headers["connection"] == "close"
@@ -125,7 +137,7 @@ def test_an_open_event_stream_ends_with_the_process(
         client.request("/statusz/events")
         while not client.line().startswith(b"data: {"):
             pass
-        server.signal(number)
+        _stop(server, kind, number)
         assert b"event: end\n" in client.lines()
     _assert_ended_well(server, kind, number)
 
@@ -140,7 +152,7 @@ def test_an_idle_connection_does_not_keep_the_process(
         silent.send(b"GET /hel")
         kept.request("/hello")
         assert kept.answer().status == 200
-        server.signal(signal.SIGTERM)
+        server.tell(signal.SIGTERM)
         _assert_ended_well(server, kind, signal.SIGTERM)
 
 
@@ -151,7 +163,7 @@ def test_an_open_websocket_is_closed_by_the_stop(kind: Kind, start: Start, loads
     with connect(f"ws://127.0.0.1:{server.port}/live") as live:
         live.send("hello")
         assert live.recv(LIMIT_S) == "hello"
-        server.signal(signal.SIGTERM)
+        server.tell(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as closed:
             live.recv(LIMIT_S)
     assert closed.value.rcvd is not None
@@ -163,7 +175,7 @@ def test_a_stop_before_anything_was_asked_ends(kind: Kind, start: Start, loads: 
     server = start(kind)
     waiting = [loads.next() for _ in range(server.workers)]
     server.ask("/livez")
-    server.signal(signal.SIGTERM)
+    server.tell(signal.SIGTERM)
     _assert_ended_well(server, kind, signal.SIGTERM)
     assert len(waiting) == server.workers
 
@@ -172,6 +184,6 @@ def test_workers_that_are_told_to_stop_all_at_once_end(start: Start, loads: Load
     server = start(UVICORN_WORKERS)
     loads.release(2)
     server.wait_ready()
-    server.signal_group(signal.SIGINT)  # what a terminal does at ^C
+    server.tell_group(signal.SIGINT)  # what a terminal does at ^C
     assert server.wait_ended() == 0
     assert "Traceback" not in server.log

@@ -29,6 +29,19 @@ def _pids(server: Server, count: int = 20) -> set[int]:
     return {server.ask("/who").json["pid"] for _ in range(count)}
 
 
+def _pids_with_resets(server: Server) -> set[int]:
+    """The same while Uvicorn retires a worker, which resets connections that it has not read."""
+    try:
+        return _pids(server)
+    except ConnectionError:
+        return _pids_with_resets(server)
+
+
+def _is_ready_throughout(server: Server) -> bool:
+    """Whether whichever worker is asked says that the instance is ready."""
+    return all(server.ask("/readyz").status == 200 for _ in range(20))
+
+
 def _boards(folder: Path) -> list[Path]:
     return list(folder.glob("asgi-health-*.board"))
 
@@ -52,8 +65,7 @@ def test_the_instance_is_ready_when_all_its_first_workers_are(start: Start, load
         assert server.ask("/livez").status == 200
 
     second.release()
-    server.wait_ready()
-    assert [server.ask("/readyz").status for _ in range(20)] == [200] * 20
+    until(lambda: _is_ready_throughout(server), "both workers to say that the instance is ready")
     until(lambda: _pids(server) == {first.pid, second.pid}, "both workers to serve")
 
 
@@ -63,12 +75,7 @@ def test_the_check_fleet_says_which_worker_is_missing(start: Start, loads: Loads
     first.release()
     until(lambda: _phases(server).get(first.pid) == "ready", "the first worker")
 
-    page = server.ask("/statusz?format=json").json
-
-    assert {"pid": second.pid, "phase": "loading"}.items() <= page["workers"][0].items() or {
-        "pid": second.pid,
-        "phase": "loading",
-    }.items() <= page["workers"][1].items()
+    assert _phases(server) == {first.pid: "ready", second.pid: "loading"}
     assert server.ask("/readyz/fleet").text == "fleet.starting"
     second.release()
     until(lambda: server.ask("/readyz/fleet").text == "ok", "the whole fleet")
@@ -93,12 +100,12 @@ def test_a_killed_worker_is_replaced_by_one_that_loads_before_it_accepts(
     joining = loads.next()
 
     assert _pids(server) == {kept.pid}  # nobody waits for the import
-    assert all(server.ask("/readyz").status == 200 for _ in range(20))
+    assert _is_ready_throughout(server)
     assert _phases(server) == {kept.pid: "ready", joining.pid: "loading"}
 
     joining.release()
     until(lambda: joining.pid in _pids(server, 4), "the new worker to serve")
-    assert all(server.ask("/readyz").status == 200 for _ in range(20))
+    assert _is_ready_throughout(server)
 
 
 def test_a_replacement_that_cannot_load_leaves_the_others_alone(
@@ -110,7 +117,7 @@ def test_a_replacement_that_cannot_load_leaves_the_others_alone(
     server.wait_for_log("^boot failed")
     second_try = loads.next()
 
-    assert all(server.ask("/readyz").status == 200 for _ in range(20))
+    assert _is_ready_throughout(server)
     assert _pids(server) == {kept.pid}
     second_try.release()
     until(lambda: second_try.pid in _pids(server, 4), "the second replacement to serve")
@@ -136,7 +143,7 @@ def test_a_stop_while_a_replacement_loads_ends_everything(
     server, (killed, _) = ready
     os.kill(killed.pid, signal.SIGKILL)
     loads.next()
-    server.signal(signal.SIGTERM)
+    server.tell(signal.SIGTERM)
     assert server.wait_ended() == 0
     assert _boards(tmp_path) == []
 
@@ -145,12 +152,13 @@ def test_hang_up_replaces_every_worker_without_a_moment_of_not_ready(
     ready: tuple[Server, list[Load]], loads: Loads
 ) -> None:
     server, old = ready
-    server.signal(signal.SIGHUP)
+    server.tell(signal.SIGHUP)
     for _ in old:
         load = loads.next()
         assert server.ask("/readyz").status == 200
         load.release()
-    until(lambda: not _pids(server) & {load.pid for load in old}, "only new workers")
+    retired = {load.pid for load in old}
+    until(lambda: not _pids_with_resets(server) & retired, "only new workers")
     assert server.ask("/readyz").status == 200
 
 
@@ -160,7 +168,7 @@ def test_the_table_of_workers_is_private_and_gone_after_the_stop(
     server, _ = ready
     (board,) = _boards(tmp_path)
     assert stat.S_IMODE(board.stat().st_mode) == 0o600
-    server.signal(signal.SIGTERM)
+    server.tell(signal.SIGTERM)
     assert server.wait_ended() == 0
     assert _boards(tmp_path) == []
 
