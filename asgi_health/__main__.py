@@ -4,8 +4,11 @@ Each command is imported when it is called.
 """
 
 import sys
-from collections.abc import Callable, Sequence
 from importlib import import_module
+
+TYPE_CHECKING = False  # see asgi_health/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -29,7 +32,7 @@ _COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run a command; the exit code."""
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if command in {"-h", "--help", "help"}:

@@ -7,8 +7,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+
+TYPE_CHECKING = False  # see asgi_health/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["run"]
 
@@ -30,17 +32,23 @@ class UsageError(Exception):
     """The arguments cannot be understood; the text says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    tls: bool
-    host: str
-    port: int
-    path: str
-    timeout_s: float
-    wait_s: float
+    """What to ask, where, and for how long. No dataclass: making one takes a fifth of the time."""
+
+    __slots__ = ("host", "path", "port", "timeout_s", "tls", "wait_s")
+
+    def __init__(
+        self, *, tls: bool, host: str, port: int, path: str, timeout_s: float, wait_s: float
+    ) -> None:
+        self.tls = tls
+        self.host = host
+        self.port = port
+        self.path = path
+        self.timeout_s = timeout_s
+        self.wait_s = wait_s
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: "Sequence[str]") -> int:
     """Ask, print, and tell by the exit code."""
     if set(arguments) & {"-h", "--help"}:
         sys.stdout.write(USAGE)
@@ -59,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         time.sleep(_PAUSE_S)
 
 
-def _parse(arguments: Sequence[str], port: str) -> _Call:
+def _parse(arguments: "Sequence[str]", port: str) -> _Call:
     target, seconds = "/readyz", {"--timeout": 3.0, "--wait": 0.0}
     rest = list(arguments)
     named = 0
