@@ -1,0 +1,75 @@
+"""`uvicorn --reload` with a gate: new code is served, also after a boot that failed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.servers.conftest import Run
+from tests.servers.harness import APPS, UVICORN, Server, until
+
+GATE = (APPS / "gated.py").read_text(encoding="utf-8")
+CODE = """\
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    headers = [(b"content-length", b"{length}")]
+    await send({{"type": "http.response.start", "status": 200, "headers": headers}})
+    await send({{"type": "http.response.body", "body": b"{word}"}})
+"""
+
+
+def _write(folder: Path, word: str) -> None:
+    """Save the application as an editor does, in one step."""
+    draft = folder / "draft"
+    draft.write_text(CODE.format(word=word, length=len(word)), encoding="utf-8")
+    draft.rename(folder / "edited.py")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "code"
+    made.mkdir()
+    (made / "gated.py").write_text(GATE, encoding="utf-8")
+    _write(made, "first")
+    return made
+
+
+def _start(run: Run, folder: Path, *, linger_s: str = "600") -> Server:
+    arguments = (*UVICORN.arguments, "--reload", "gated:app")
+    env = {"TARGET": "edited:app", "FAILED_LINGER_S": linger_s}
+    return run(arguments, env=env, directory=folder)
+
+
+def _serves(server: Server, word: str) -> bool:
+    """Whether new connections get this answer; the old process resets some while it ends."""
+    try:
+        return server.ask("/hello").text == word
+    except ConnectionError:
+        return False
+
+
+def test_changed_code_is_served(run: Run, folder: Path) -> None:
+    server = _start(run, folder)
+    until(lambda: _serves(server, "first"), "the first code")
+    server.wait_for_log("Started reloader process")
+
+    _write(folder, "second")
+
+    until(lambda: _serves(server, "second"), f"the second code; the log:\n{server.log}")
+    assert server.ask("/readyz").status == 200
+
+
+@pytest.mark.parametrize("linger_s", ["600", "0"], ids=["answers on", "has ended"])
+def test_repaired_code_is_served_after_a_boot_that_failed(
+    linger_s: str, run: Run, folder: Path
+) -> None:
+    server = _start(run, folder, linger_s=linger_s)
+    until(lambda: _serves(server, "first"), "the first code")
+
+    (folder / "edited.py").write_text("def app(:\n", encoding="utf-8")
+    server.wait_for_log("^boot failed: boot.import_error: SyntaxError")
+    if linger_s == "600":
+        assert server.ask("/livez").text == "boot.import_error"
+    _write(folder, "repaired")
+
+    until(lambda: _serves(server, "repaired"), f"the repaired code; the log:\n{server.log}")
+    assert server.ask("/readyz").status == 200
