@@ -106,9 +106,10 @@ class Endpoints:
         )
         if wanted.format is not Format.TEXT:
             return render_json(self._vitals.page())
+        root = (scope.get("root_path") or "").rstrip("/")
         return render_page(
             self._vitals.page(),
-            events_path=f"{scope.get('root_path', '')}{self._config.status_path}/events",
+            events_path=f"{root}{self._config.status_path}/events",
         )
 
     async def _serve_events(self, scope: Scope, receive: Receive, send: Send) -> None:

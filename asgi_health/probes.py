@@ -277,7 +277,7 @@ def _text(
                 lines.append(_line(result, details=query.details))
     lines += [f"warning: {warning}" for warning in warnings]
     lines.append(verdict.word)
-    return "\n".join(lines).encode()
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
 
 
 def _line(result: Result, *, details: bool) -> str:
