@@ -69,6 +69,7 @@ class Boot:
                 self._succeed(loaded, recorder)
 
     def _succeed(self, loaded: LoadedApp, recorder: Recorder) -> None:
+        _log.disabled = False  # an application's LOGGING disables loggers that exist, by default
         if not self._lifecycle.can(Event.LOADED):
             return  # told to stop, and the application swallowed the cancellation
         self.app = loaded.app
@@ -105,6 +106,7 @@ class Boot:
             self.recorder.end()
         failure = describe(error)
         self._lifecycle.advance(Event.FAIL, failure=failure)
+        _log.disabled = False  # as above: the reason must not be lost
         text, fields = f"{failure.code}: {failure.message}", {"code": failure.code}
         if isinstance(error, BootDeadlineExceeded):
             _log.error("boot failed: %s\n%s", text, stacks().rstrip(), extra=fields)

@@ -1,20 +1,17 @@
-"""A Gunicorn worker class that leaves a booting process alone and passes Gunicorn's time-outs on to
-Uvicorn.
+"""A Gunicorn worker class that leaves a booting process alone and passes Gunicorn's time-outs on.
 
 What it changes about the stock `UvicornWorker`:
 
 - It is not killed while it boots, however long the import holds the GIL. Gunicorn kills a worker
-that has notified
-  once and then stays silent for `timeout`; this one notifies from ready on. Should the boot's own
-  deadline fail to
-  end it (a C call that never gives the GIL back), Gunicorn does.
-- It notifies every second, not every `timeout / 2`, so that a block of nearly `timeout` is
-survived.
+  that has notified once and then stays silent for `timeout`; this one notifies from ready on. Should
+  the boot's own deadline fail to end it (a C call that never gives the GIL back), Gunicorn does.
+- It notifies every second, not every `timeout / 2`: it survives a block of nearly `timeout`.
 - A SIGINT at the master stops it, as SIGTERM does; stock serves on until it is killed.
-- `graceful_timeout` becomes Uvicorn's `timeout_graceful_shutdown`; stock waits for ever and is
-killed.
+- `graceful_timeout` becomes Uvicorn's `timeout_graceful_shutdown`; stock waits until it is killed.
+- The lines of `asgi_health` stand where Gunicorn's do, unless logging is set up otherwise.
 """
 
+import logging
 import os
 import signal
 import time
@@ -39,12 +36,12 @@ _SHUTDOWN_MARGIN_S = 1.0
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
-    """`gunicorn -k asgi_health.adapters.uvicorn.Worker`; serves applications without a gate as
-    well."""
+    """`gunicorn -k asgi_health.adapters.uvicorn.Worker`; also for applications without a gate."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._notifies_at_settling = False
+        _log_like_gunicorn(self.log.error_log)
         self.config.timeout_notify = 1
         graceful_s = max(0.0, self.cfg.graceful_timeout - _SHUTDOWN_MARGIN_S)
         self.config.timeout_graceful_shutdown = graceful_s
@@ -70,8 +67,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
         """Load the entry point, which is quick, then promise a heartbeat for the end of the boot.
 
         The promise is the heartbeat file's time stamp (Gunicorn compares it with the monotonic
-        clock), set into the
-        future: a worker whose boot outlives every other limit is killed then.
+        clock), set into the future: a worker whose boot outlives every other limit is killed then.
         """
         super().load_wsgi()
         config = getattr(self.wsgi, "config", None)
@@ -79,3 +75,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
             boot_s = config.boot_deadline_s + config.failed_linger_s + _LAST_RESORT_S
             until_s = time.monotonic() + boot_s
             os.utime(self.tmp.fileno(), (until_s, until_s))
+
+
+def _log_like_gunicorn(server_log: logging.Logger) -> None:
+    """Show our lines where Gunicorn's stand, unless somebody has set logging up."""
+    ours = logging.getLogger("asgi_health")
+    if not ours.hasHandlers():
+        ours.handlers = server_log.handlers
+        ours.setLevel(server_log.level)

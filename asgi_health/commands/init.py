@@ -17,7 +17,7 @@ CONFIGURATION = '''\
 
 import os
 
-from asgi_health.adapters.gunicorn import listen_address
+from asgi_health.adapters.gunicorn import listen_address, trusted_proxies
 
 wsgi_app = "health_asgi:app"
 worker_class = "asgi_health.adapters.uvicorn.Worker"
@@ -26,7 +26,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 timeout = 30  # seconds that a worker may block before Gunicorn replaces it; counts from ready on
 graceful_timeout = int(os.environ.get("GRACEFUL_S") or 25)  # seconds for requests at a stop
 keepalive = 75  # seconds; longer than the balancer's, so that the balancer closes first
-forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1"
+forwarded_allow_ips = trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1")
 '''
 NEXT = """\
 Start:        gunicorn health_asgi:app   (PORT, default 8000; WEB_CONCURRENCY, default 1)
