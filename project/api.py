@@ -150,10 +150,12 @@ def _spellings(pattern: URLPattern | URLResolver) -> Iterator[URLPattern]:
     route = str(pattern.pattern)
     if not isinstance(pattern, URLPattern):
         raise TypeError(f"{route!r} is a nest of addresses; allowed: single ones.")
+    if not route:  # only there for its name, from which the documentation takes its address
+        yield path(route, not_found, name=pattern.name)
+        return
     view = _with_json_405(pattern.callback)
     yield path(route, view, name=pattern.name)
-    if route and not route.endswith("/"):
-        yield path(f"{route}/", view)
+    yield path(f"{route}/", view)
 
 
 def _with_json_405(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,6 @@ SECRET_KEY = _env.secret_key
 SECRET_KEY_FALLBACKS = list(_env.secret_key_fallbacks)
 ALLOWED_HOSTS = list(_env.allowed_hosts)
 ROOT_URLCONF = "project.urls"
-ASGI_APPLICATION = "project.asgi.app"
 # Every endpoint of ours answers with and without the slash; a redirect would lose a POST's body.
 APPEND_SLASH = False
 

@@ -79,7 +79,7 @@ class Env:
         values, problems = read_file(path, required=bool(environ.get("ENV_FILE")))
         given = {name: value for name, value in environ.items() if value.strip()}
         reader = Reader({**values, **given}, problems)
-        platform = detect(environ)
+        platform = detect(given)
         debug = reader.flag("DEBUG")
         database = _database(reader)
         origins = _origins(reader, debug=debug)

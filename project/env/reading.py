@@ -122,7 +122,7 @@ def read_file(path: Path, *, required: bool) -> tuple[dict[str, str], list[str]]
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         return {}, [f"ENV_FILE names {path}, which does not exist."] if required else []
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         return {}, [f"{path} cannot be read: {type(error).__name__}. Make it a readable text file."]
     values: dict[str, str] = {}
     problems: list[str] = []

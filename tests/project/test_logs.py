@@ -1,0 +1,182 @@
+"""Logs: one JSON object a line for machines, text for people, and no server's line lost."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from project import logs
+from project.env import Env
+from project.logs import JsonFormatter, TextFormatter
+
+LOGGERS = ("", "uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    saved = [
+        (logger, list(logger.handlers), logger.level, logger.propagate)
+        for logger in map(logging.getLogger, LOGGERS)
+    ]
+    yield
+    logging.captureWarnings(capture=False)
+    for logger, handlers, level, propagate in saved:
+        logger.handlers, logger.level, logger.propagate = handlers, level, propagate
+
+
+def env(**environ: str) -> Env:
+    return Env.read({"ENV_FILE": "/dev/null", "SECRET_KEY": "x", "DEBUG": "1", **environ})
+
+
+def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("a.logger", logging.WARNING, __file__, 1, message, arguments, None)
+    vars(made).update(extra)
+    return made
+
+
+def test_a_line_holds_message_level_time_logger_and_fields() -> None:
+    formatter = JsonFormatter(static={"release": "f00"})
+
+    line = json.loads(formatter.format(record("saw %d", 7, user_id=3, where=object)))
+
+    assert line.pop("timestamp").endswith("+00:00")
+    assert line == {
+        "message": "saw 7", "level": "warning", "logger": "a.logger", "release": "f00",
+        "user_id": 3, "where": str(object),
+    }  # fmt: skip
+
+
+def test_a_field_of_the_caller_replaces_none_of_ours() -> None:
+    line = json.loads(JsonFormatter().format(record("truth", level="lie", logger="lie")))
+
+    assert (line["message"], line["level"], line["logger"]) == ("truth", "warning", "a.logger")
+
+
+def test_an_exception_stands_whole_in_one_line() -> None:
+    made = record("failed")
+    with pytest.raises(ValueError, match="안녕") as caught:
+        int("안녕\nsecond line")
+    made.exc_info = (caught.type, caught.value, caught.tb)
+
+    text = JsonFormatter().format(made)
+
+    assert "\n" not in text
+    assert "안녕" in text
+    assert "ValueError: invalid literal" in json.loads(text)["exception"]
+    assert "Traceback" in TextFormatter().format(made)
+
+
+@given(st.text(st.characters()), st.text(st.characters()))
+def test_any_text_gives_one_line_that_a_utf8_stream_takes(message: str, value: str) -> None:
+    text = JsonFormatter().format(record("%s", message, field=value))
+
+    assert len(text.encode().split(b"\n")) == 1
+    line = json.loads(text)
+    assert set(line) == {"message", "level", "timestamp", "logger", "field"}
+
+
+def test_machines_get_json_and_people_get_text() -> None:
+    for stream, log_format, is_json in (
+        (io.StringIO(), "auto", True),
+        (Terminal(), "auto", False),
+        (Terminal(), "json", True),
+        (io.StringIO(), "text", False),
+    ):
+        logs.configure(env(LOG_FORMAT=log_format), stream=stream)
+        logging.getLogger("somebody").warning("hello", extra={"count": 2})
+
+        assert stream.getvalue().startswith("{") is is_json
+        assert "hello" in stream.getvalue()
+        assert "count" in stream.getvalue()
+
+
+def test_the_level_is_that_of_the_environment() -> None:
+    stream = io.StringIO()
+
+    logs.configure(env(LOG_LEVEL="warning"), stream=stream)
+    logging.getLogger("somebody").info("quiet")
+    logging.getLogger("somebody").warning("loud")
+
+    assert "quiet" not in stream.getvalue()
+    assert "loud" in stream.getvalue()
+
+
+@contextmanager
+def servers_own_handler(name: str) -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logging.getLogger(name).addHandler(handler)
+    yield stream
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "gunicorn.error"])
+def test_a_servers_line_comes_once_and_in_our_form(name: str) -> None:
+    stream = io.StringIO()
+    with servers_own_handler(name) as former:
+        logs.configure(env(), stream=stream)
+        logs.configure(env(), stream=stream)
+        logging.getLogger(name).error("Application startup complete.")
+
+    assert former.getvalue() == ""
+    assert [json.loads(line)["logger"] for line in stream.getvalue().splitlines()] == [name]
+
+
+def test_two_loggers_that_share_one_list_of_handlers_both_stay_heard() -> None:
+    stream = io.StringIO()
+    logging.getLogger("uvicorn.error").handlers = logging.getLogger("gunicorn.error").handlers
+
+    logs.configure(env(), stream=stream)
+    logging.getLogger("uvicorn.error").error("one")
+    logging.getLogger("gunicorn.error").error("two")
+
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == [
+        "one",
+        "two",
+    ]
+
+
+def test_a_log_file_that_somebody_asked_for_stays(tmp_path) -> None:
+    file = tmp_path / "error.log"
+    handler = logging.FileHandler(file)
+    logger = logging.getLogger("gunicorn.error")
+    logger.addHandler(handler)
+
+    logs.configure(env(), stream=io.StringIO())
+    logger.error("kept")
+    handler.close()
+
+    assert file.read_text() == "kept\n"
+
+
+def test_access_lines_stay_off_where_the_server_has_them_off() -> None:
+    stream = io.StringIO()
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [], False
+
+    logs.configure(env(), stream=stream)
+
+    assert not access.hasHandlers()
+
+
+def test_python_warnings_become_lines() -> None:
+    stream = io.StringIO()
+    logs.configure(env(), stream=stream)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn("old thing", UserWarning, stacklevel=1)
+        logging.captureWarnings(capture=False)
+
+    assert "old thing" in json.loads(stream.getvalue())["message"]
