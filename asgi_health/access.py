@@ -48,8 +48,7 @@ class Guard:
         return self._token is not None
 
     def judge(self, scope: Scope, *, basic: bool = False) -> Access:
-        """What this request may see; `basic` admits HTTP Basic with the token as password (RFC
-        7617)."""
+        """What this request may see; `basic` admits RFC 7617, the token as password."""
         authorization = _header(scope["headers"], b"authorization")
         if authorization is None:
             return Access.DETAILS if self._loopback and is_direct_loopback(scope) else Access.TERSE
@@ -84,8 +83,7 @@ class Guard:
 
 
 def is_direct_loopback(scope: Scope) -> bool:
-    """Whether a program on this machine asks directly: loopback peer, local Host, no sign of a
-    proxy or a page."""
+    """Whether a program on this machine asks directly, through no proxy and from no page."""
     client = scope.get("client")
     if not client or not _is_loopback_address(str(client[0])):
         return False

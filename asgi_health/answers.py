@@ -32,8 +32,9 @@ def find_header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Whether a browser asks for permission
-    (https://fetch.spec.whatwg.org/#cors-preflight-request).
+    """Whether a browser asks for permission.
+
+    Source: https://fetch.spec.whatwg.org/#cors-preflight-request
     """
     return (
         scope["type"] == "http"
@@ -82,8 +83,7 @@ async def send_refusal(
 
     A handshake is denied with the same answer where the server knows the denial-response extension
     (https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-response); elsewhere it
-    is closed with
-    1013, which servers turn into 403.
+    is closed with 1013, which servers turn into 403.
     """
     extra = () if cors is None else cors.answer_headers(find_header(scope, b"origin"))
     if scope["type"] == "http":

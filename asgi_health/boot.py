@@ -1,5 +1,4 @@
-"""One boot: load behind a running loop, start the inner lifespan, warm up; keep the first error and
-a report."""
+"""One boot: load behind a running loop, start the inner lifespan, warm up, report."""
 
 import asyncio
 import logging
@@ -167,8 +166,10 @@ def _frequent_switches() -> Iterator[None]:
 
 
 async def _load_in_thread(target: Target, recorder: Recorder) -> LoadedApp:
-    """Load on a daemon thread: neither an executor's exit hook nor a hung import can keep the
-    process from ending."""
+    """Load on a daemon thread.
+
+    Neither an executor's exit hook nor a hung import can keep the process from ending then.
+    """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[LoadedApp] = loop.create_future()
 
@@ -192,8 +193,7 @@ async def _load_in_thread(target: Target, recorder: Recorder) -> LoadedApp:
 
 
 def _awaitable(error: BaseException) -> BaseException:
-    """A future refuses StopIteration, and a loop ends on SystemExit: carry both as the cause of a
-    plain error."""
+    """Carry as a cause what a future refuses (StopIteration) and a loop ends on (SystemExit)."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     wrapped = LoadError(f"{type(error).__name__}: {_text(error)}")

@@ -24,9 +24,8 @@ _T = TypeVar("_T")
 class HealthConfig:
     """The configuration of one gate.
 
-    Paths are matched exactly and case-sensitively, with one optional trailing slash. The first
-    live and the first
-    ready path also serve single checks, as `/readyz/{check}`.
+    Paths are matched exactly and case-sensitively, with one optional trailing slash. The first live
+    and the first ready path also serve single checks, as `/readyz/{check}`.
 
     Args:
         live_paths: is the process alive? 200 from the first moment, 503 only when the boot has
@@ -41,8 +40,8 @@ class HealthConfig:
         hold_s: seconds that an early request is held before it gets 503; 0 holds nothing.
         hold_limit: early requests held at once; the next one gets 503 immediately.
         boot_deadline_s: seconds after which a boot counts as failed.
-        failed_linger_s: seconds that a failed process goes on answering probes before it exits
-            with 3.
+        failed_linger_s: seconds that a failed process goes on answering probes before it exits with
+            3.
         retry_after_s: whole seconds in `Retry-After` of each 503.
         warmup: the request to send before ready, unless the load function names one; None sends
             none.
@@ -78,8 +77,7 @@ class HealthConfig:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], /, **overrides: Any) -> "HealthConfig":
-        """Read the documented names (`HEALTH_TOKEN`, `HOLD_S`, …) from a mapping such as
-        `os.environ`.
+        """Read the documented names (`HEALTH_TOKEN`, …) from a mapping such as `os.environ`.
 
         `overrides` win over the mapping. An empty value counts as absent.
 

@@ -1,5 +1,6 @@
-"""One CORS policy value, and the headers that it gives to an answer
-(https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""One CORS policy value, and the headers that it gives to an answer.
+
+Source: https://fetch.spec.whatwg.org/#http-cors-protocol
 """
 
 from dataclasses import dataclass

@@ -57,8 +57,8 @@ class UnsupportedScope(HealthError):
 class LoadError(HealthError):
     """The application cannot be loaded.
 
-    `code` is the public reason; the text is for the authorised only. Subclass it with a `code`
-    of your own to name what went wrong, for example `env.invalid`.
+    `code` is the public reason; the text is for the authorised only. Subclass it with a `code` of
+    your own to name what went wrong, for example `env.invalid`.
     """
 
     code = "boot.error"

@@ -39,8 +39,7 @@ class Membership:
 
     @classmethod
     def join(cls) -> "Membership | None":
-        """Enter the instance's table; None when this process has no siblings or no table can be
-        had."""
+        """Enter the instance's table; None without siblings, or when no table can be had."""
         parent = multiprocessing.parent_process()
         if parent is None or parent.pid is None or sys.platform == "win32":
             return None
@@ -96,8 +95,10 @@ class Membership:
         return [row for _, row in self._board.rows()]
 
     def verdict(self) -> tuple[str | None, str | None]:
-        """Why the instance is not ready, as code and in words; read from the table ten times a
-        second at most."""
+        """Why the instance is not ready, as code and in words.
+
+        Read from the table ten times a second at most.
+        """
         now_s = time.monotonic()
         if now_s - self._read_s >= _VERDICT_MEMORY_S:
             self._read_s, self._verdict = now_s, judge_fleet(self.rows())

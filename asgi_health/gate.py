@@ -41,8 +41,7 @@ _PUBLISH_INTERVAL_S = 1.0
 
 
 def exit_now(code: int) -> None:
-    """End the process without waiting for anything, not even a hung import; the last log lines are
-    written."""
+    """Write the last log lines, then end without waiting, not even for a hung import."""
     try:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -52,14 +51,12 @@ def exit_now(code: int) -> None:
 
 
 class HealthGate:
-    """Answers probes from the first moment, loads the application behind them, holds early
-    requests, hands over.
+    """Answers probes at once, loads the application behind them, holds early requests, hands over.
 
     Args:
         target: `module:function` that takes no argument and returns an ASGI application or a
-            LoadedApp;
-            `module:application`; the dotted name of a Django settings module; or the function or
-            application itself.
+            LoadedApp; `module:application`; the dotted name of a Django settings module; or the
+            function or application itself.
         config: None means all defaults.
         exit_process: ends the process with a code; for tests.
     """
@@ -96,8 +93,7 @@ class HealthGate:
     def for_django(
         cls, settings_module: str, *, config: HealthConfig | None = None
     ) -> "HealthGate":
-        """The gate of an existing Django project; `DJANGO_SETTINGS_MODULE` wins over the name given
-        here.
+        """The gate of an existing Django project; `DJANGO_SETTINGS_MODULE` wins over the name.
 
         The project's `ASGI_APPLICATION` is taken when its settings name one, Django's own handler
         otherwise.
@@ -158,8 +154,7 @@ class HealthGate:
             await self._stopping.wait()
 
     def _ensure_begun(self) -> None:
-        """Begin the boot once: at the startup, or at the first scope of a server without
-        lifespan."""
+        """Begin the boot, once: at the startup, or at the first scope without lifespan."""
         if self._tasks:
             return
         self._unchain = chain_stop_signals(self._drain)
@@ -297,8 +292,7 @@ class HealthGate:
 
 
 def _closing(send: Send) -> Send:
-    """Ask the client to come back on a new connection, which a balancer gives to another
-    process."""
+    """Ask the client to come back on a new connection: a balancer gives it to another process."""
 
     async def send_closing(message: Message) -> None:
         if message["type"] == "http.response.start":

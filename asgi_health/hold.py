@@ -1,5 +1,4 @@
-"""Hold early requests until their fate is known, in their order of arrival, without reading large
-bodies."""
+"""Hold early requests, in their order of arrival, without reading large bodies."""
 
 import asyncio
 from collections import deque
@@ -13,8 +12,8 @@ from asgi_health.types import Message, Receive, Scope
 __all__ = ["HeldReceive", "Hold", "Outcome"]
 
 _BODY_READ_MAX_BYTES = 65536
-"""A body up to this size lies in the server's buffer anyway; reading it shows when the client
-leaves."""
+"""Lies in the server's buffer anyway; reading it shows when the client leaves.
+"""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -114,8 +113,7 @@ class Hold:
 
 
 def _has_small_body(scope: Scope) -> bool:
-    """Whether all of the body may be read while holding: a client that waits for `100 Continue`
-    goes on waiting."""
+    """Whether the body may be read while holding; who waits for `100 Continue` goes on waiting."""
     if (
         find_header(scope, b"transfer-encoding") is not None
         or find_header(scope, b"expect") is not None

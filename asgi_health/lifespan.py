@@ -1,5 +1,6 @@
-"""Drive the inner application's own lifespan, as a server would
-(https://asgi.readthedocs.io/en/latest/specs/lifespan.html).
+"""Drive the inner application's own lifespan, as a server would.
+
+Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
 """
 
 import asyncio
@@ -15,12 +16,10 @@ _log = logging.getLogger("asgi_health.lifespan")
 
 
 class InnerLifespan:
-    """The lifespan of one application, from startup to shutdown, in one task as the protocol wants
-    it.
+    """The lifespan of one application, in one task from startup to shutdown.
 
-    An application that raises before it has answered the startup does not support the protocol:
-    the specification
-    asks servers to go on without it.
+    An application that raises before it has answered the startup does not support the protocol: the
+    specification asks servers to go on without it.
     """
 
     def __init__(self, app: App, *, state: dict[str, Any]) -> None:
@@ -54,8 +53,7 @@ class InnerLifespan:
             raise InnerStartupFailed(message=str(answer.get("message", "")))
 
     async def shutdown(self) -> str | None:
-        """Send the shutdown and wait for its answer; the reason when the application says that it
-        failed."""
+        """Send the shutdown and wait for its answer; the reason when it failed."""
         if not self.supported or self._stopped is None:
             return None
         self._inbox.put_nowait({"type": "lifespan.shutdown"})

@@ -110,8 +110,7 @@ class Lifecycle:
     def left(self, phases: frozenset[Phase]) -> asyncio.Future[Phase]:
         """A future of the first phase outside `phases`.
 
-        Waiters are woken in the order in which they asked. Cancel the future to stop
-        waiting.
+        Waiters are woken in the order in which they asked. Cancel the future to stop waiting.
         """
         future: asyncio.Future[Phase] = asyncio.get_running_loop().create_future()
         if self.phase not in phases:

@@ -75,8 +75,7 @@ def parse_query(
 
 
 def _format_by_accept(accept: bytes) -> Format:
-    """The best of our three media types by q-value (RFC 9110, 12.5.1); text when nothing names JSON
-    outright."""
+    """The best of our three media types by q-value (RFC 9110, 12.5.1); else text."""
     best, best_quality = Format.TEXT, 0.0
     for part in accept.decode("latin-1").lower().split(",")[:32]:
         media, _, parameters = part.partition(";")

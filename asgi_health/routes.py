@@ -32,8 +32,7 @@ class Routes(NamedTuple):
     checks: Mapping[str, Kind]
 
     def unknown_check(self, path: str) -> Route | None:
-        """The route of a path below one of `checks` that is not among `exact`; None when it names
-        no single check."""
+        """The route of a path below one of `checks`; None when it names no single check."""
         prefix = next(prefix for prefix in self.checks if path.startswith(prefix))
         name = path.removeprefix(prefix).removesuffix("/")
         return Route(self.checks[prefix], name) if name and "/" not in name else None

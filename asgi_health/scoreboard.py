@@ -33,8 +33,8 @@ class WorkerRow:
 
     Args:
         pid: process id.
-        start: when the process started, in the kernel's unit; tells a process from a later one
-            with the same id.
+        start: when the process started, in the kernel's unit; tells a process from a later one with
+            the same id.
         phase: of the worker.
         accepting: whether it takes connections; a worker that joins later loads first.
         started_at: seconds since the epoch.
@@ -174,8 +174,7 @@ def _row(fields: list[object]) -> WorkerRow | None:
 
 
 def process_start(pid: int) -> int:
-    """When a process started, in clock ticks since boot (`/proc/PID/stat`, field 22); 0 where that
-    is not known."""
+    """When a process started, in ticks since boot (`/proc/PID/stat`, field 22); 0 if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

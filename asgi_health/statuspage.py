@@ -1,9 +1,8 @@
-"""`/statusz`: the page for people, rendered by the gate itself, so that it works while loading and
-after a failure.
+"""`/statusz`, rendered by the gate itself: it works while loading and after a failure.
 
 One renderer makes the page and the event stream
-(https://html.spec.whatwg.org/multipage/server-sent-events.html):
-an event carries the sections that changed since the last one.
+(https://html.spec.whatwg.org/multipage/server-sent-events.html): an event carries the sections that
+changed since the last one.
 """
 
 import asyncio
@@ -80,8 +79,7 @@ def render_json(data: Data) -> Answer:
 async def stream_events(
     collect: Callable[[], Data], is_closing: Callable[[], bool], receive: Receive, send: Send
 ) -> None:
-    """Send the sections that changed, twice a second at most, until the client leaves or the
-    process is to stop."""
+    """Send what changed, twice a second at most, until the client leaves or the process stops."""
     headers = [
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-store"),

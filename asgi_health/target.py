@@ -16,8 +16,8 @@ from asgi_health.warmup import Warmup
 __all__ = ["LoadedApp", "Target", "load_target"]
 
 Target: TypeAlias = str | Callable[..., Any]
-"""`module:name`, the dotted name of a Django settings module, or the function or application
-itself."""
+"""`module:name`, the dotted name of a settings module, or the function or application itself.
+"""
 
 _DJANGO_LOADER = "asgi_health.adapters.django.loader"
 

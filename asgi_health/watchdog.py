@@ -1,5 +1,4 @@
-"""The stacks of all threads, also when a C call holds the GIL, and the end of a process that
-nothing else can end."""
+"""Stacks of all threads, and the end of a process, also when a C call holds the GIL."""
 
 import faulthandler
 import signal
@@ -69,8 +68,7 @@ class BootWatch:
 
 
 def _succeeds(action: Callable[[], Any]) -> bool:
-    """Whether stderr has a descriptor to write to; under pythonw or a test's capture it has
-    none."""
+    """Whether it worked: stderr may have no descriptor, as under pythonw or a test's capture."""
     try:
         action()
     except (AttributeError, OSError, ValueError, RuntimeError):

@@ -7,8 +7,7 @@ __all__ = ["listen_address", "trusted_proxies"]
 
 
 def listen_address(port: int) -> str:
-    """The address to bind: every IPv6 and IPv4 address of the machine, or every IPv4 one where
-    there is no IPv6.
+    """The address to bind: all of the machine, IPv6 and IPv4, or IPv4 where there is no IPv6.
 
     `[::]` accepts both on Linux unless `net.ipv6.bindv6only` is set; platforms probe by either.
     """

@@ -3,8 +3,9 @@
 What it changes about the stock `UvicornWorker`:
 
 - It is not killed while it boots, however long the import holds the GIL. Gunicorn kills a worker
-  that has notified once and then stays silent for `timeout`; this one notifies from ready on. Should
-  the boot's own deadline fail to end it (a C call that never gives the GIL back), Gunicorn does.
+  that has notified once and then stays silent for `timeout`; this one notifies from ready on.
+  Should the boot's own deadline fail to end it (a C call that never gives the GIL back), Gunicorn
+  does.
 - It notifies every second, not every `timeout / 2`: it survives a block of nearly `timeout`.
 - A SIGINT at the master stops it, as SIGTERM does; stock serves on until it is killed.
 - `graceful_timeout` becomes Uvicorn's `timeout_graceful_shutdown`; stock waits until it is killed.

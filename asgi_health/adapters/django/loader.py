@@ -1,5 +1,4 @@
-"""Load Django: settings, apps, URLconf, middleware; each step recorded, so that the first request
-pays for nothing."""
+"""Load all of Django, each step recorded, so that the first request pays for nothing."""
 
 import os
 import time
@@ -15,13 +14,12 @@ from asgi_health.warmup import Warmup
 __all__ = ["WARMUP_PATH", "load_django", "load_project", "warmup_for"]
 
 WARMUP_PATH = "/asgi-health-warmup"
-"""Asked of projects that name no warm-up path: it passes all middleware and the URLconf, and is
-expected not to exist."""
+"""Passes all middleware and the URLconf, and is expected not to exist.
+"""
 
 
 def load_project(settings_module: str) -> LoadedApp:
-    """Any Django project: its `ASGI_APPLICATION` when the settings name one, Django's handler
-    otherwise.
+    """Load any project: its `ASGI_APPLICATION` if the settings name one, else Django's handler.
 
     `DJANGO_SETTINGS_MODULE` wins over `settings_module`, as it does in the files that Django makes.
     """
@@ -62,8 +60,7 @@ def load_django(settings_module: str) -> App:
 
 
 def warmup_for(path: str, *, statuses: frozenset[int] | None = None) -> Warmup:
-    """A warm-up request that this project's settings let through: allowed Host, secure as the proxy
-    would say it."""
+    """A warm-up request that the settings let through: allowed Host, secure as a proxy says it."""
     from django.conf import settings  # noqa: PLC0415
 
     headers: Headers = ()
