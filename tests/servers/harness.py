@@ -49,6 +49,8 @@ def _gunicorn(worker_class: str) -> Kind:
 UVICORN = Kind("uvicorn", ("uvicorn", "--port", "0"))
 UVICORN_WORKERS = Kind("uvicorn --workers 2", (*UVICORN.arguments, "--workers", "2"), workers=2)
 GUNICORN = _gunicorn(OWN_WORKER)
+GUNICORN_ASGI = _gunicorn("asgi")
+"""Gunicorn's own worker: denies handshakes with 403, and stops late for idle connections."""
 KINDS = (
     UVICORN,
     UVICORN_WORKERS,
@@ -82,7 +84,7 @@ class Load:
         self.order("go")
 
     def order(self, text: str) -> None:
-        """`go`, `raise TEXT`, `hold-gil` (until `release_gil`) or `hold-gil-for SECONDS`."""
+        """`go`, `raise TEXT`, `exit TEXT`, `hold-gil` (until `release_gil`), `hold-gil-for S`."""
         self._wire.sendall(f"{text}\n".encode())
 
     def release_gil(self) -> None:

@@ -23,7 +23,7 @@ def test_an_import_that_raises_shows_on_every_probe(kind: Kind, start: Start, lo
     server = start(kind, env=ANSWERS_ON)
     for load in [loads.next() for _ in range(server.workers)]:
         load.order(f"raise {MARK}")
-    server.wait_for_log("^boot failed: boot.error", count=server.workers)
+    server.wait_for_log("boot failed: boot.error", count=server.workers)
 
     for path in ("/livez", "/readyz", "/startupz"):
         answer = server.ask(path)
@@ -87,16 +87,25 @@ def test_an_import_that_raises_is_logged_once_and_ends_the_whole_server_with_3(
     assert "<frozen importlib" not in server.log
 
 
+def test_an_import_that_calls_exit_is_a_failed_boot_like_any_other(
+    start: Start, loads: Loads
+) -> None:
+    server = start(GUNICORN, env=ANSWERS_ON)
+    loads.next().order("exit set the secret key first")
+    server.wait_for_log("boot failed: boot.error: SystemExit: set the secret key first$")
+    assert server.ask("/livez").text == "boot.error"
+
+
 def test_a_target_that_does_not_exist_shows_its_own_code(start: Start) -> None:
     server = start(UVICORN, env={**ANSWERS_ON, "TARGET": "plain:missing"})
-    until_failed = server.wait_for_log("^boot failed: boot.target: (.*)$")
+    until_failed = server.wait_for_log("boot failed: boot.target: (.*)$")
     assert "plain:missing" in until_failed[1]
     assert server.ask("/livez").text == "boot.target"
 
 
 def test_an_import_error_shows_its_own_code(start: Start) -> None:
     server = start(UVICORN, env={**ANSWERS_ON, "TARGET": "no_such_module:app"})
-    server.wait_for_log("^boot failed: boot.import_error")
+    server.wait_for_log("boot failed: boot.import_error")
     assert server.ask("/livez").text == "boot.import_error"
 
 
@@ -108,7 +117,7 @@ def test_an_import_that_hangs_fails_at_the_deadline_with_all_stacks(
     with server.connect() as held:
         held.request("/hello")
         answer = held.answer()
-    server.wait_for_log("^boot failed: boot.deadline", count=server.workers)
+    server.wait_for_log("boot failed: boot.deadline", count=server.workers)
 
     assert (answer.status, answer.json["code"]) == (503, "boot.deadline")
     assert server.ask("/livez").text == "boot.deadline"
@@ -121,7 +130,7 @@ def test_an_import_that_hangs_fails_at_the_deadline_with_all_stacks(
 def test_a_load_that_comes_after_the_deadline_is_refused(start: Start, loads: Loads) -> None:
     server = start(GUNICORN, env={**ANSWERS_ON, "BOOT_DEADLINE_S": "0.5"})
     late = loads.next()
-    server.wait_for_log("^boot failed: boot.deadline")
+    server.wait_for_log("boot failed: boot.deadline")
 
     late.release()
 
@@ -193,11 +202,11 @@ def test_a_gil_given_back_after_the_deadline_fails_the_boot_all_the_same(
 
     load.release_gil()
 
-    server.wait_for_log("^boot failed: boot.deadline")
+    server.wait_for_log("boot failed: boot.deadline")
     assert server.ask("/livez").text == "boot.deadline"
 
 
 def test_an_error_that_cannot_say_what_it_is_fails_the_boot_all_the_same(start: Start) -> None:
     server = start(UVICORN, env={**ANSWERS_ON, "TARGET": "speechless:app"})
-    server.wait_for_log("^boot failed: boot.error: Speechless: .+$")
+    server.wait_for_log("boot failed: boot.error: Speechless: .+$")
     assert server.ask("/livez").text == "boot.error"

@@ -9,7 +9,17 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.servers.conftest import Start
-from tests.servers.harness import GUNICORN, LIMIT_S, UVICORN, Client, Kind, Loads, Server, until
+from tests.servers.harness import (
+    GUNICORN,
+    GUNICORN_ASGI,
+    LIMIT_S,
+    UVICORN,
+    Client,
+    Kind,
+    Loads,
+    Server,
+    until,
+)
 
 ORIGIN = "https://studio.example"
 LARGE = b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(20_000))  # 640 kB of any byte
@@ -59,6 +69,34 @@ def test_requests_of_every_sort_are_held_and_then_served(
         assert live.recv(LIMIT_S) == "안녕 \N{WAVING HAND SIGN}"
         live.send(LARGE[:100_000])
         assert live.recv(LIMIT_S) == LARGE[:100_000]
+
+
+@pytest.mark.parametrize(
+    ("own_kind", "arguments"),
+    [(GUNICORN_ASGI, ()), (UVICORN, ("--http", "h11", "--loop", "asyncio"))],
+    ids=["gunicorn -k asgi", "uvicorn --http h11"],
+)
+def test_other_implementations_of_the_protocol_hold_and_serve_as_well(
+    own_kind: Kind, arguments: tuple[str, ...], start: Start, loads: Loads, pool: ThreadPoolExecutor
+) -> None:
+    server = start(own_kind, "gated:app", *arguments)
+    load = loads.next()
+    with server.connect() as get, server.connect() as post, server.connect() as leaving:
+        get.request("/hello")
+        post.request("/echo", method="POST", body=LARGE)
+        handshake = _handshake(pool, server)
+        leaving.request("/leaving")
+        server.wait_held(4)
+        leaving.close()
+        server.wait_held(3)
+        assert [server.ask("/livez").status, server.ask("/readyz").status] == [200, 503]
+        load.release()
+        assert get.answer().json["state"] == {"opened": "by the inner startup"}
+        assert post.answer().body == LARGE
+    with handshake.result(LIMIT_S) as live:
+        live.send("hello")
+        assert live.recv(LIMIT_S) == "hello"
+    assert "/leaving" not in _seen(server)
 
 
 def test_a_chunked_body_is_held_and_echoed_byte_for_byte(start: Start, loads: Loads) -> None:

@@ -140,6 +140,16 @@ def test_what_only_looks_like_a_probe_path_belongs_to_the_application(
     assert server.ask(target).json["path"] == target
 
 
+def test_a_root_path_before_the_service_changes_no_probe(start: Start, loads: Loads) -> None:
+    server = start(UVICORN, "gated:app", "--root-path", "/api")
+    load = loads.next()
+    assert server.ask("/livez").text == "ok"
+    assert server.ask("/readyz").text == "loading"
+    load.release()
+    server.wait_ready()
+    assert server.ask("/hello").json["path"] == "/api/hello"
+
+
 def test_an_unknown_check_is_told_with_the_names_of_the_known(server: Server) -> None:
     answer = server.ask("/readyz/databse")
     assert (answer.status, answer.text) == (404, "unknown check; known: boot, accepting")

@@ -81,10 +81,27 @@ def test_a_stop_after_a_failed_boot_ends_without_waiting_for_the_linger(
     server = start(kind, env={"FAILED_LINGER_S": "600"})
     for load in [loads.next() for _ in range(server.workers)]:
         load.order("raise anything")
-    server.wait_for_log("^boot failed", count=server.workers)
+    server.wait_for_log("boot failed", count=server.workers)
     _stop(server, kind, number)
     code = server.wait_ended()
     assert code == (-number if kind is UVICORN and number is signal.SIGTERM else 0)
+
+
+def test_a_stop_while_the_import_holds_the_gil_is_obeyed_when_it_gives_it_back(
+    start: Start, loads: Loads
+) -> None:
+    server = start(GUNICORN)
+    load = loads.next()
+    with server.connect() as client:
+        client.request("/hello")
+        server.wait_held(1)
+        load.order("hold-gil")
+        server.tell(signal.SIGTERM)
+        server.wait_for_log("Handling signal: term")
+        load.release_gil()
+        answer = client.answer()
+    assert answer.status in {200, 503}  # the import has ended in the same moment
+    _assert_ended_well(server, GUNICORN, signal.SIGTERM)
 
 
 def test_a_request_in_flight_is_finished_and_closes_its_connection(

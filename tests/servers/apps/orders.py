@@ -4,17 +4,20 @@ import asyncio
 import ctypes
 import os
 import socket
+import sys
 
 _ADDRESS = ("127.0.0.1", int(os.environ["LOADS_PORT"]))
 
 
 def obey(what: str) -> None:
-    """Go on, raise, or hold the GIL, as the test orders; go on when the test is gone."""
+    """Go on, raise, exit or hold the GIL, as the test orders; go on when the test is gone."""
     with socket.create_connection(_ADDRESS) as wire:
         wire.sendall(f"{what} {os.getpid()}\n".encode())
         order, _, argument = wire.makefile("r").readline().strip().partition(" ")
         if order == "raise":
             raise RuntimeError(argument)
+        if order == "exit":
+            sys.exit(argument)
         if order == "hold-gil":
             _c_library().read(wire.fileno(), ctypes.create_string_buffer(1), 1)
         elif order == "hold-gil-for":
