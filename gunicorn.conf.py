@@ -3,7 +3,7 @@
 Gunicorn reads this file by itself when it starts in this folder. Options on its command line win.
 """
 
-from asgi_health.adapters.gunicorn import listen_address
+from asgi_health.adapters.gunicorn import listen_address, trusted_proxies
 from project.env import current
 from project.logs import gunicorn_config
 
@@ -16,7 +16,7 @@ worker_class = "asgi_health.adapters.uvicorn.Worker"
 keepalive = 75
 graceful_timeout = _env.graceful_s
 # Listening on [::], the server sees an IPv4 peer as ::ffff:a.b.c.d: both spellings are trusted.
-forwarded_allow_ips = ",".join(_env.forwarded_allow_ips_dual_stack)
+forwarded_allow_ips = trusted_proxies(",".join(_env.forwarded_allow_ips))
 logconfig_dict = gunicorn_config(_env)
 # A runtime control channel in the home folder, shared by every server of the user: not wanted.
 control_socket_disable = True

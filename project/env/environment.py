@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Self
 
@@ -111,11 +110,6 @@ class Env:
             problems=reader.finish(),
         )
 
-    @property
-    def forwarded_allow_ips_dual_stack(self) -> tuple[str, ...]:
-        """The trusted proxies, each IPv4 one also as a dual-stack socket spells it."""
-        return (*self.forwarded_allow_ips, *filter(None, map(_mapped, self.forwarded_allow_ips)))
-
     def check(self) -> None:
         """Raise when something is wrong.
 
@@ -210,9 +204,3 @@ def _database(reader: Reader) -> Database:
 def _workers(database: Database) -> str:
     # On the embedded defaults, rate limits and live messages reach one process only.
     return "1" if database.embedded else str(min(os.cpu_count() or 1, _WORKERS_MAX))
-
-
-def _mapped(proxy: str) -> str:
-    if proxy == "*" or (network := ip_network(proxy)).version == 6:
-        return ""
-    return f"::ffff:{network.network_address}/{96 + network.prefixlen}"

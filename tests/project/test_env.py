@@ -297,15 +297,6 @@ def test_heroku_render_and_fly_are_understood() -> None:
     assert all(env.problems == () for env in (heroku, render, fly))
 
 
-def test_trusted_proxies_are_trusted_in_the_spelling_of_a_dual_stack_socket_too() -> None:
-    env = read(FORWARDED_ALLOW_IPS="100.64.0.0/10,127.0.0.1,::1")
-
-    assert env.forwarded_allow_ips_dual_stack == (
-        "100.64.0.0/10", "127.0.0.1", "::1", "::ffff:100.64.0.0/106", "::ffff:127.0.0.1/128",
-    )  # fmt: skip
-    assert read(FORWARDED_ALLOW_IPS="*").forwarded_allow_ips_dual_stack == ("*",)
-
-
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings"
     file.write_text(f"SECRET_KEY={KEY}\nPORT=1111\nHOLD_S=5\n")
