@@ -13,7 +13,7 @@ def obey(what: str) -> None:
     """Go on, raise, exit or hold the GIL, as the test orders; go on when the test is gone."""
     with socket.create_connection(_ADDRESS) as wire:
         wire.sendall(f"{what} {os.getpid()}\n".encode())
-        order, _, argument = wire.makefile("r").readline().strip().partition(" ")
+        order, _, argument = _line(wire).partition(" ")
         if order == "raise":
             raise RuntimeError(argument)
         if order == "exit":
@@ -22,6 +22,14 @@ def obey(what: str) -> None:
             _c_library().read(wire.fileno(), ctypes.create_string_buffer(1), 1)
         elif order == "hold-gil-for":
             _c_library().usleep(int(1_000_000 * float(argument)))
+
+
+def _line(wire: socket.socket) -> str:
+    """The order, byte by byte: what follows it is for the C call that holds the GIL."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := wire.recv(1)):
+        line += byte
+    return line.decode().strip()
 
 
 async def obey_in_flight(what: str) -> None:
