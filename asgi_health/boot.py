@@ -60,7 +60,8 @@ class Boot:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
-            self._fail(self._deadline_exceeded(recorder) if limit.expired() else error)
+            raised = error.carried if isinstance(error, _Carrier) else error
+            self._fail(self._deadline_exceeded(recorder) if limit.expired() else raised)
         else:
             if limit.expired():  # the application swallowed the cancellation
                 self._fail(self._deadline_exceeded(recorder))
@@ -193,12 +194,17 @@ async def _load_in_thread(target: Target, recorder: Recorder) -> LoadedApp:
 
 
 def _awaitable(error: BaseException) -> BaseException:
-    """Carry as a cause what a future refuses (StopIteration) and a loop ends on (SystemExit)."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    wrapped = LoadError(f"{type(error).__name__}: {_text(error)}")
-    wrapped.__cause__ = error
-    return wrapped
+    """Carry what a future refuses (StopIteration) and what a loop ends on (SystemExit)."""
+    is_plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
+    return error if is_plain else _Carrier(error)
+
+
+class _Carrier(Exception):
+    """No error of its own."""
+
+    def __init__(self, carried: BaseException) -> None:
+        super().__init__(carried)
+        self.carried = carried
 
 
 def _post(

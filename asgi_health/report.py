@@ -194,12 +194,15 @@ class Recorder:
         thread = threading.get_ident()
         inherited = [loader for loader in _LOADERS if "exec_module" not in vars(loader)]
         originals = {loader: loader.exec_module for loader in _LOADERS}
-        for loader, original in originals.items():
-            loader.exec_module = self._timed(original, thread)
+        wrappers = {loader: self._timed(original, thread) for loader, original in originals.items()}
+        for loader, wrapper in wrappers.items():
+            loader.exec_module = wrapper
         try:
             yield
         finally:
             for loader, original in originals.items():
+                if loader.exec_module is not wrappers[loader]:
+                    continue  # the application has put its own over ours
                 if loader in inherited:
                     del loader.exec_module
                 else:

@@ -60,11 +60,11 @@ def load_target(target: Target) -> LoadedApp:
 def _find(target: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon:
-        if importlib.util.find_spec(target) is not None:
+        if _is_module(target):
             return importlib.import_module(target)
         module_name, _, attribute = target.rpartition(".")
-        if not module_name:
-            raise TargetError(target=target, found="no module that can be imported")
+    if not module_name.strip("."):
+        raise TargetError(target=target, found="no module that can be imported")
     found: Any = importlib.import_module(module_name)
     for part in attribute.split("."):
         try:
@@ -74,6 +74,14 @@ def _find(target: str) -> Any:
                 target=target, found=f"missing: {module_name} has no {attribute!r}"
             ) from None
     return found
+
+
+def _is_module(name: str) -> bool:
+    """Whether a dotted name is a module, not a name inside one; imports what stands above it."""
+    parent, _, last = name.rpartition(".")
+    if parent.strip(".") and not hasattr(importlib.import_module(parent), "__path__"):
+        return False
+    return bool(last) and importlib.util.find_spec(name) is not None
 
 
 def _takes_no_argument(found: Any) -> bool:
@@ -88,13 +96,30 @@ def _takes_no_argument(found: Any) -> bool:
 
 
 def _as_loaded(found: Any, name: str) -> LoadedApp:
-    if isinstance(found, LoadedApp):
-        return found
     if inspect.iscoroutine(found):
         found.close()
         raise TargetError(target=name, found="an asynchronous function without arguments")
-    if not callable(found):
-        raise TargetError(target=name, found=f"a {type(found).__name__}")
-    if getattr(found, "is_health_gate", False):
-        raise TargetError(target=name, found="a HealthGate itself")
-    return LoadedApp(found)
+    loaded = found if isinstance(found, LoadedApp) else LoadedApp(found)
+    flaw = _flaw(loaded.app)
+    if flaw is not None:
+        raise TargetError(target=name, found=flaw)
+    return loaded
+
+
+def _flaw(app: Any) -> str | None:
+    """Why this cannot be the application; None when it can. Without a warm-up nothing else would
+    notice before the first request.
+    """
+    if not callable(app):
+        return f"a {type(app).__name__}"
+    if getattr(app, "is_health_gate", False):
+        return "a HealthGate itself"
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):  # it cannot be inspected
+        return None
+    try:
+        signature.bind("scope", "receive", "send")
+    except TypeError:
+        return "callable, but not with (scope, receive, send); perhaps a WSGI application"
+    return None
