@@ -197,6 +197,34 @@ def test_a_stop_before_anything_was_asked_ends(kind: Kind, start: Start, loads: 
     assert len(waiting) == server.workers
 
 
+def test_a_stop_of_a_server_without_lifespan_answers_what_is_held_and_ends(
+    start: Start, loads: Loads
+) -> None:
+    server = start(UVICORN, "gated:app", "--lifespan", "off")
+    with server.connect() as client:
+        client.request("/hello")
+        loads.next()
+        server.wait_held(1)
+        server.tell(signal.SIGTERM)
+        assert client.answer().json["code"] == "service.draining"
+    _assert_ended_well(server, UVICORN, signal.SIGTERM)
+
+
+def test_a_second_signal_ends_a_server_that_still_waits_for_a_request(
+    start: Start, loads: Loads
+) -> None:
+    server = start(UVICORN)
+    loads.release()
+    server.wait_ready()
+    with server.connect() as client:
+        client.request("/wait")
+        loads.next("request")
+        server.tell(signal.SIGINT)
+        server.wait_for_log("Waiting for connections to close")
+        server.tell(signal.SIGINT)
+        server.wait_ended()
+
+
 def test_workers_that_are_told_to_stop_all_at_once_end(start: Start, loads: Loads) -> None:
     server = start(UVICORN_WORKERS)
     loads.release(2)
