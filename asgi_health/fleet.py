@@ -49,7 +49,10 @@ class Membership:
                 membership = cls.enter(board)
                 if membership is not None:
                     return membership
+                was_removed = board.is_removed
                 board.close()
+                if not was_removed:
+                    break  # no row is free
         except OSError as error:
             _log.warning("no scoreboard, each worker answers for itself: %s", error)
         return None

@@ -68,6 +68,8 @@ class Scoreboard:
         try:
             _require_own(self._fd, path)
             os.ftruncate(self._fd, ROWS * _ROW_BYTES)
+            if hasattr(os, "posix_fallocate"):  # on a full disk, a mapped write is a SIGBUS
+                os.posix_fallocate(self._fd, 0, ROWS * _ROW_BYTES)
             self._map = mmap.mmap(self._fd, ROWS * _ROW_BYTES)
         except BaseException:
             os.close(self._fd)
@@ -127,8 +129,12 @@ class Scoreboard:
         return os.fstat(self._fd).st_nlink == 0
 
     def remove(self) -> None:
-        """Delete the file; who has it open goes on with it."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file; who has it open goes on with it.
+
+        Does nothing when it has been deleted before: another may have its name by now.
+        """
+        if not self.is_removed:
+            self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Leave the table."""

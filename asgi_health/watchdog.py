@@ -3,6 +3,7 @@
 import faulthandler
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ class BootWatch:
         self._end_s = deadline_s + linger_s + 2 * _GRACE_S
         self._dumps = False
         self._ends = False
+        self._ends_at_s = 0.0
 
     def arm(self) -> None:
         """Start watching; on any thread."""
@@ -48,6 +50,7 @@ class BootWatch:
         if hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
             self._ends = signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
         if self._ends:
+            self._ends_at_s = time.monotonic() + self._end_s
             signal.setitimer(signal.ITIMER_REAL, self._end_s)
 
     def silence(self) -> None:
@@ -62,9 +65,14 @@ class BootWatch:
     def disarm(self) -> None:
         """Stop watching."""
         self.silence()
-        if self._ends:
+        if self._ends and self._is_timer_ours():
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         self._ends = False
+
+    def _is_timer_ours(self) -> bool:
+        """Whether the timer ends when ours would; the application may have set another."""
+        left_s = signal.getitimer(signal.ITIMER_REAL)[0]
+        return abs(time.monotonic() + left_s - self._ends_at_s) < _GRACE_S
 
 
 def _succeeds(action: Callable[[], Any]) -> bool:
