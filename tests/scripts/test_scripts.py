@@ -92,6 +92,13 @@ def test_an_old_python_is_passed_over(bare_tools: Path, tmp_path: Path) -> None:
     assert "no Python 3.11 or newer found" in made.stderr
 
 
+def test_a_named_python_that_does_not_run_is_refused(tmp_path: Path) -> None:
+    made = run(clone(tmp_path / "clone") / "scripts" / "setup", PYTHON="/there/is/none")
+
+    assert made.returncode == 1
+    assert "PYTHON=/there/is/none" in made.stderr
+
+
 @pytest.fixture
 def ready_clone(tmp_path: Path) -> Path:
     """A clone whose environment is the one that the tests run in."""
