@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     sys.path.insert(0, "")
     try:
         _, recorder = load_in_place(_target(options.application))
-    except Exception as error:  # noqa: BLE001 - the edge of another's code: told to the person who asked
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of another's code: told to the person who asked
         failure = describe(error)
         sys.stderr.write(
             f"{failure.traceback}\nthe load failed: {failure.code}: {failure.message}\n"

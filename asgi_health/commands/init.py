@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from pathlib import Path
 
 __all__ = ["run"]
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _write(settings: str, directory: Path) -> int:
-    if not all(part.isidentifier() for part in settings.split(".")):
+    if not all(part.isidentifier() and not iskeyword(part) for part in settings.split(".")):
         return _refuse(
             f"SETTINGS_MODULE is {settings!r}; allowed: a dotted name such as mysite.settings", 3
         )
@@ -68,13 +69,14 @@ def _write(settings: str, directory: Path) -> int:
         directory / "health_asgi.py": ENTRY_POINT.format(settings=settings),
         directory / "gunicorn.conf.py": CONFIGURATION,
     }
-    existing = [str(path) for path in files if path.exists()]
+    existing = [str(path) for path in files if path.exists() or path.is_symlink()]
     if existing:
         return _refuse(
             f"{' and '.join(existing)} exist already; nothing was written. Move them away first", 1
         )
     for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
         sys.stdout.write(f"wrote {path}\n")
     sys.stdout.write(NEXT)
     return 0

@@ -129,11 +129,16 @@ def _ask(call: _Call) -> tuple[int, str]:
     end_s = time.monotonic() + call.timeout_s
     try:
         answer = _exchange(call, end_s)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a host name that cannot be encoded
         return UNREACHABLE, f"unreachable: {call.host}:{call.port}: {error}"
-    head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.split(b" ", 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    head, is_whole, body = answer.partition(b"\r\n\r\n")
+    words = head.partition(b"\r\n")[0].split(b" ", 2)
+    if (
+        not is_whole
+        or len(words) < 2
+        or not words[0].startswith(b"HTTP/")
+        or not words[1].isdigit()
+    ):
         return UNREACHABLE, f"unreachable: {call.host}:{call.port} does not speak HTTP"
     text = body.decode("utf-8", "replace").strip() or words[1].decode()
     return (READY, text) if words[1] == b"200" else (NOT_READY, f"{words[1].decode()} {text}")
