@@ -3,13 +3,14 @@
 Gunicorn reads this file by itself when it starts in this folder. Options on its command line win.
 """
 
-from asgi_health.adapters.gunicorn import listen_address, trusted_proxies
+from asgi_health.adapters.gunicorn import listen_address, loopback_addresses, trusted_proxies
 from project.env import current
 from project.logs import gunicorn_config
 
 _env = current()
 
-bind = listen_address(_env.port)
+# Debug pages are for this machine only, whatever Host a neighbour sends.
+bind = loopback_addresses(_env.port) if _env.debug else listen_address(_env.port)
 workers = _env.web_concurrency
 worker_class = "asgi_health.adapters.uvicorn.Worker"
 # Routers keep idle connections for up to 60 s: ours must live longer, or they meet a closed one.

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,14 +70,16 @@ def server(
         stop(process)
 
 
-def start(*arguments: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
+def start(
+    *arguments: str, folder: Path, port: int, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start `python -m ARGUMENTS` in a session of its own."""
     command = [sys.executable, "-m", *(word.format(port=port) for word in arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(APPS), str(folder)])}
+    paths = os.pathsep.join([str(ROOT), str(APPS), str(folder)])
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": paths, **(environment or {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

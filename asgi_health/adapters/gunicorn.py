@@ -3,7 +3,7 @@
 import socket
 from ipaddress import ip_network
 
-__all__ = ["listen_address", "trusted_proxies"]
+__all__ = ["listen_address", "loopback_addresses", "trusted_proxies"]
 
 
 def listen_address(port: int) -> str:
@@ -12,6 +12,12 @@ def listen_address(port: int) -> str:
     `[::]` accepts both on Linux unless `net.ipv6.bindv6only` is set; platforms probe by either.
     """
     return f"[::]:{port}" if _has_dual_stack() else f"0.0.0.0:{port}"
+
+
+def loopback_addresses(port: int) -> list[str]:
+    """The addresses to bind so that this machine only can connect, as while debugging."""
+    addresses = [f"127.0.0.1:{port}"]
+    return [*addresses, f"[::1]:{port}"] if _can_bind("::1") else addresses
 
 
 def trusted_proxies(proxies: str) -> str:
@@ -33,11 +39,16 @@ def _mapped(proxy: str) -> str:
 
 
 def _has_dual_stack() -> bool:
-    if not socket.has_dualstack_ipv6():
+    if not (socket.has_dualstack_ipv6() and _can_bind("::")):
         return False
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        return probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
+
+
+def _can_bind(host: str) -> bool:
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-            return probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
+            probe.bind((host, 0))
     except OSError:
         return False
+    return True

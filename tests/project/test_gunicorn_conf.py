@@ -22,7 +22,11 @@ def configuration(*arguments: str, **environ: str) -> dict[str, str]:
 
 def test_values_come_from_the_environment() -> None:
     found = configuration(
-        PORT="8099", WEB_CONCURRENCY="3", GRACEFUL_S="7", FORWARDED_ALLOW_IPS="100.64.0.0/10"
+        DEBUG="0",
+        PORT="8099",
+        WEB_CONCURRENCY="3",
+        GRACEFUL_S="7",
+        FORWARDED_ALLOW_IPS="100.64.0.0/10",
     )
 
     assert found["bind"] in {"['[::]:8099']", "['0.0.0.0:8099']"}
@@ -32,6 +36,12 @@ def test_values_come_from_the_environment() -> None:
     assert found["worker_class"] == "asgi_health.adapters.uvicorn.Worker"
     assert found["forwarded_allow_ips"] == "['100.64.0.0/10', '::ffff:100.64.0.0/106']"
     assert found["control_socket_disable"] == "True"
+
+
+def test_while_debugging_only_this_machine_can_connect() -> None:
+    found = configuration(DEBUG="1", PORT="8099")
+
+    assert found["bind"] in {"['127.0.0.1:8099', '[::1]:8099']", "['127.0.0.1:8099']"}
 
 
 def test_sqlite_has_one_worker() -> None:
