@@ -60,13 +60,13 @@ KINDS = (
 )
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
+def until(condition: Callable[[], Any], what: str, *, pause_s: float = 0.02) -> Any:
     """Wait for a true value of `condition`; a process of others tells nobody, so it is asked."""
     pause, end_s = threading.Event(), time.monotonic() + LIMIT_S
     while not (value := condition()):
         if time.monotonic() > end_s:
             raise TimeoutError(f"not within {LIMIT_S:g} s: {what}")
-        pause.wait(0.02)
+        pause.wait(pause_s)
     return value
 
 

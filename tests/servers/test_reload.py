@@ -17,11 +17,26 @@ async def app(scope, receive, send):
 """
 
 
-def _write(folder: Path, word: str) -> None:
+def _code(word: str) -> str:
+    return CODE.format(word=word, length=len(word))
+
+
+def _write(folder: Path, code: str) -> None:
     """Save the application as an editor does, in one step."""
     draft = folder / "draft"
-    draft.write_text(CODE.format(word=word, length=len(word)), encoding="utf-8")
+    draft.write_text(code, encoding="utf-8")
     draft.rename(folder / "edited.py")
+
+
+def _edit(server: Server, folder: Path, code: str) -> None:
+    """Save until it is noticed: Uvicorn does not say when it has begun to watch."""
+    before = server.log.count("detected changes")
+
+    def is_noticed() -> bool:
+        _write(folder, code)
+        return server.log.count("detected changes") > before
+
+    until(is_noticed, "a reload", pause_s=0.3)
 
 
 @pytest.fixture
@@ -29,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "code"
     made.mkdir()
     (made / "gated.py").write_text(GATE, encoding="utf-8")
-    _write(made, "first")
+    _write(made, _code("first"))
     return made
 
 
@@ -50,9 +65,8 @@ def _serves(server: Server, word: str) -> bool:
 def test_changed_code_is_served(run: Run, folder: Path) -> None:
     server = _start(run, folder)
     until(lambda: _serves(server, "first"), "the first code")
-    server.wait_for_log("Started reloader process")
 
-    _write(folder, "second")
+    _edit(server, folder, _code("second"))
 
     until(lambda: _serves(server, "second"), f"the second code; the log:\n{server.log}")
     assert server.ask("/readyz").status == 200
@@ -65,11 +79,11 @@ def test_repaired_code_is_served_after_a_boot_that_failed(
     server = _start(run, folder, linger_s=linger_s)
     until(lambda: _serves(server, "first"), "the first code")
 
-    (folder / "edited.py").write_text("def app(:\n", encoding="utf-8")
+    _edit(server, folder, "def app(:\n")
     server.wait_for_log("boot failed: boot.import_error: SyntaxError")
     if linger_s == "600":
         assert server.ask("/livez").text == "boot.import_error"
-    _write(folder, "repaired")
+    _edit(server, folder, _code("repaired"))
 
     until(lambda: _serves(server, "repaired"), f"the repaired code; the log:\n{server.log}")
     assert server.ask("/readyz").status == 200

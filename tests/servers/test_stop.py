@@ -155,8 +155,8 @@ def test_an_open_event_stream_ends_with_the_process(
         while not client.line().startswith(b"data: {"):
             pass
         _stop(server, kind, number)
+        _assert_ended_well(server, kind, number)
         assert b"event: end\n" in client.lines()
-    _assert_ended_well(server, kind, number)
 
 
 def test_an_idle_connection_does_not_keep_the_process(
