@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from asgi_health.errors import TargetError
 from asgi_health.report import step
@@ -50,7 +50,7 @@ def load_target(target: Target) -> LoadedApp:
         found = _find(target) if isinstance(target, str) else target
     if isinstance(found, ModuleType):
         loader = importlib.import_module(_DJANGO_LOADER)
-        return cast("LoadedApp", loader.load_project(found.__name__))
+        return _as_loaded(loader.load_project(found.__name__), name)
     if _takes_no_argument(found):
         with step("load"):
             found = found()

@@ -29,7 +29,7 @@ def load_project(settings_module: str) -> LoadedApp:
     return (
         LoadedApp(handler, lifespan=False, warmup=warmup)
         if named is None
-        else LoadedApp(named, warmup=warmup)
+        else LoadedApp(named, lifespan=not _is_django(named), warmup=warmup)
     )
 
 
@@ -94,6 +94,13 @@ def _named_application() -> App | None:
     with step("ASGI_APPLICATION"):
         found = import_string(name)
     return None if getattr(found, "is_health_gate", False) else cast("App", found)
+
+
+def _is_django(app: App) -> bool:
+    """Whether this is Django's own handler, which has no lifespan."""
+    from django.core.handlers.asgi import ASGIHandler  # noqa: PLC0415
+
+    return isinstance(app, ASGIHandler)
 
 
 @contextmanager
