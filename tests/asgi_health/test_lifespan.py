@@ -97,13 +97,24 @@ def expected(load: str, behavior: str, moment: str) -> dict[str, Any]:
     return seen
 
 
+async def end_of_boot(gate: HealthGate, target: GatedLoad, exits: Exits, *, opens: bool) -> None:
+    """Wait until the boot is over, and a failed process has ended."""
+    if opens:
+        target.opened.set()
+    await limited(gate.lifecycle.left(frozenset({"starting", "loading"})))
+    if gate.lifecycle.failure:
+        await limited(exits.happened.wait())
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("load", "behavior", "moment"), list(itertools.product(LOADS, BEHAVIORS, MOMENTS))
 )
 async def test_every_load_with_every_inner_lifespan_stopped_at_every_moment(
-    load: str, behavior: str, moment: str, way: str
+    load: str, behavior: str, moment: str, way: str, stay_starting: Any
 ) -> None:
+    if moment == "before":
+        stay_starting()
     inner = Inner(behavior)
     result = LoadedApp(inner, lifespan=False) if behavior == "none" else inner
     target = GatedLoad(result, error=OSError("no disk") if load == "raises" else None)
@@ -120,11 +131,7 @@ async def test_every_load_with_every_inner_lifespan_stopped_at_every_moment(
         await target.has_been_entered()
         assert gate.lifecycle.phase == "loading"
     if moment == "after":
-        if load != "hangs":
-            target.opened.set()
-        await limited(gate.lifecycle.left(frozenset({"starting", "loading"})))
-        if gate.lifecycle.failure:
-            await limited(exits.happened.wait())
+        await end_of_boot(gate, target, exits, opens=load != "hangs")
     if way == "signal first":
         gate._drain()
         await settle()
