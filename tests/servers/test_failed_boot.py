@@ -113,7 +113,8 @@ def test_an_import_that_hangs_fails_at_the_deadline_with_all_stacks(
     kind: Kind, start: Start, loads: Loads
 ) -> None:
     server = start(kind, env={**ANSWERS_ON, "BOOT_DEADLINE_S": "1"})
-    imports = [loads.next() for _ in range(server.workers)]
+    for _ in range(server.workers):
+        loads.next()
     with server.connect() as held:
         held.request("/hello")
         answer = held.answer()
@@ -124,7 +125,6 @@ def test_an_import_that_hangs_fails_at_the_deadline_with_all_stacks(
     assert server.ask("/readyz").text == "boot.deadline"
     assert len(re.findall(r"orders\.py\", line \d+ in obey", server.log)) == server.workers
     assert len(re.findall(r"^(Current thread|Thread) 0x", server.log, re.MULTILINE)) >= 2
-    assert len(imports) == server.workers
 
 
 def test_a_load_that_comes_after_the_deadline_is_refused(start: Start, loads: Loads) -> None:
@@ -143,9 +143,9 @@ def test_an_import_that_hangs_ends_the_whole_server_with_3(
     kind: Kind, start: Start, loads: Loads
 ) -> None:
     server = start(kind, env={**ENDS_SOON, "BOOT_DEADLINE_S": "0.5"})
-    hanging = [loads.next() for _ in range(server.workers)]
+    for _ in range(server.workers):
+        loads.next()
     assert server.wait_ended() == (0 if kind is UVICORN_WORKERS else 3)
-    assert len(hanging) == server.workers
 
 
 @pytest.mark.parametrize("seconds", ["1.5", "4.5"], ids=["over half", "twice"])

@@ -43,7 +43,8 @@ def test_a_stop_during_the_load_answers_what_is_held_and_ends(
     number: signal.Signals, kind: Kind, start: Start, loads: Loads
 ) -> None:
     server = start(kind)
-    imports = [loads.next() for _ in range(server.workers)]
+    for _ in range(server.workers):
+        loads.next()
     with server.connect() as get, server.connect() as post:
         get.request("/hello")
         post.request("/echo", method="POST", body=b"x" * 300_000)
@@ -57,7 +58,6 @@ def test_a_stop_during_the_load_answers_what_is_held_and_ends(
         assert answer.headers["retry-after"] == "1"
         assert answer.headers["connection"] == "close"
     _assert_ended_well(server, kind, number)
-    assert len(imports) == server.workers
 
 
 def test_a_stop_during_the_load_denies_the_held_handshake(start: Start, loads: Loads) -> None:
@@ -190,11 +190,11 @@ def test_an_open_websocket_is_closed_by_the_stop(kind: Kind, start: Start, loads
 
 def test_a_stop_before_anything_was_asked_ends(kind: Kind, start: Start, loads: Loads) -> None:
     server = start(kind)
-    waiting = [loads.next() for _ in range(server.workers)]
+    for _ in range(server.workers):
+        loads.next()
     server.ask("/livez")
     server.tell(signal.SIGTERM)
     _assert_ended_well(server, kind, signal.SIGTERM)
-    assert len(waiting) == server.workers
 
 
 def test_a_stop_of_a_server_without_lifespan_answers_what_is_held_and_ends(
