@@ -14,16 +14,18 @@ from asgi_health.drain import chain_stop_signals
 from asgi_health.endpoints import Endpoints
 from asgi_health.errors import UnsupportedScope
 from asgi_health.hold import HeldReceive, Hold, Outcome
-from asgi_health.phase import UNSETTLED, Event, Lifecycle, Phase
+from asgi_health.phase import UNSETTLED, Event, Failure, Lifecycle, Phase
 from asgi_health.routes import Route, build_routes
 from asgi_health.types import App, Message, Receive, Scope, Send
 from asgi_health.vitals import Vitals
 
 if TYPE_CHECKING:  # what these bring is not needed for the first answer
-    from asgi_health.boot import Target
+    from asgi_health.boot import Boot, Target
     from asgi_health.fleet import Membership
 
 __all__ = ["EXIT_BOOT_FAILED", "EXIT_JOIN_FAILED", "HealthGate"]
+
+_log = logging.getLogger("asgi_health.gate")
 
 EXIT_BOOT_FAILED = 3
 """Ends the whole server: Gunicorn halts on a worker's 3, Uvicorn's parent process as well."""
@@ -187,14 +189,24 @@ class HealthGate:
         starting = frozenset({Phase.STARTING})
         self.lifecycle.left(starting).add_done_callback(lambda _: self._publish())
         try:
-            await boot.run(state=self._state)
-            self._app = boot.app
+            await self._run(boot)
             watch.silence()
             self._publish()
             if self.lifecycle.phase is Phase.FAILED:
                 await self._linger()
         finally:
             watch.disarm()
+
+    async def _run(self, boot: "Boot") -> None:
+        """Boot; a fault of ours in it must not leave the process loading for ever."""
+        try:
+            await boot.run(state=self._state)
+            self._app = boot.app
+        except Exception as error:  # noqa: BLE001 - the edge of the process
+            _log.error("the boot broke", exc_info=error)
+            if self.lifecycle.can(Event.FAIL):
+                failure = Failure(code="boot.error", message=repr(error), traceback="")
+                self.lifecycle.advance(Event.FAIL, failure=failure)
 
     async def _linger(self) -> None:
         await asyncio.sleep(self.config.failed_linger_s)

@@ -26,6 +26,8 @@ from server_side import (
 )
 
 from asgi_health import HealthConfig, HealthGate, LoadedApp, Warmup
+from asgi_health.boot import Boot
+from asgi_health.phase import UNSETTLED
 
 STARTED = {"type": "lifespan.startup.complete"}
 STOPPED = {"type": "lifespan.shutdown.complete"}
@@ -442,3 +444,24 @@ async def test_requests_in_hand_at_the_stop_are_answered_before_it_ends() -> Non
             assert exchange.status == 503
             assert b"service.draining" in exchange.body
             assert exchange.headers[b"connection"] == b"close"
+
+
+async def test_a_fault_of_our_own_in_the_boot_fails_it_instead_of_loading_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(boot: Boot, *, state: dict[str, Any] | None) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(Boot, "run", broken)
+    ended: list[int] = []
+    config = HealthConfig(failed_linger_s=0.0)
+    gate = HealthGate(lambda: None, config=config, exit_process=ended.append)
+    lifespan = Lifespan(gate, state={})
+
+    await lifespan.startup()
+    await limited(gate.lifecycle.left(UNSETTLED))
+    await limited(lifespan.shutdown())
+
+    assert gate.lifecycle.failure is not None
+    assert gate.lifecycle.failure.code == "boot.error"
+    assert [record.message for record in caplog.records] == ["the boot broke"]
