@@ -383,8 +383,8 @@ def test_the_written_files_run(folder: Path) -> None:
         "import health_asgi; assert health_asgi.app.target == 'mysite.settings';"
         "assert health_asgi.app.config.hold_s == 7"
     )
-    root = str(Path(asgi_health.__file__).parents[1])
-    environment = {"PORT": "4321", "WEB_CONCURRENCY": "3", "HOLD_S": "7", "PYTHONPATH": root}
+    paths = os.pathsep.join([str(Path(asgi_health.__file__).parents[1]), str(folder)])
+    environment = {"PORT": "4321", "WEB_CONCURRENCY": "3", "HOLD_S": "7", "PYTHONPATH": paths}
     run = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
