@@ -89,8 +89,7 @@ class Membership:
             updated_s=time.monotonic(),
             rss_bytes=_rss_bytes(),
         )
-        with self._board.locked():
-            self._board.write(self._index, self._row)
+        self._board.write(self._index, self._row)
         self._read_s = float("-inf")
 
     def rows(self) -> list[WorkerRow]:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgi_health import answers
@@ -209,6 +210,9 @@ class HealthGate:
                 self.lifecycle.advance(Event.FAIL, failure=failure)
 
     async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLEANUP_S):
+                await self._shut_inner_down()
         await asyncio.sleep(self.config.failed_linger_s)
         quiet = self._membership is not None and self._membership.joins_quietly
         self._exit_process(EXIT_JOIN_FAILED if quiet else EXIT_BOOT_FAILED)
@@ -236,7 +240,7 @@ class HealthGate:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLEANUP_S)
-        problem = None if self._vitals.boot is None else await self._vitals.boot.shutdown()
+        problem = await self._shut_inner_down()
         if self.lifecycle.can(Event.STOP):  # else a server runs the same gate a second time
             self.lifecycle.advance(Event.STOP)
         if self._membership is not None:
@@ -245,6 +249,9 @@ class HealthGate:
         if self._unchain is not None:
             self._unchain()
         return problem
+
+    async def _shut_inner_down(self) -> str | None:
+        return None if self._vitals.boot is None else await self._vitals.boot.shutdown()
 
     async def _publish_for_ever(self) -> None:
         while True:

@@ -73,10 +73,20 @@ class InnerLifespan:
             await self._app(scope, self._inbox.get, self._send)
         except Exception as error:  # noqa: BLE001 - the edge of another's code: what it means depends on the moment
             self._explain(error)
+        except SystemExit as error:  # raised further, it would end the loop and the probes with it
+            self._end(error)
         finally:
             for future in (self._started, self._stopped):
                 if future is not None and not future.done():
                     future.set_result(None)
+
+    def _end(self, error: SystemExit) -> None:
+        """The application asked the process to end: before its startup that is a failed one."""
+        if self._started is not None and not self._started.done():
+            message = f"SystemExit: {error}"
+            self._started.set_result({"type": "lifespan.startup.failed", "message": message})
+        else:
+            _log.error("the application's lifespan ended with SystemExit: %s", error)
 
     def _explain(self, error: Exception) -> None:
         if self.supported:

@@ -23,8 +23,11 @@ ROWS = 64
 _SLOT = struct.Struct("<IIQQB?dddQ")  # checksum, sequence, then the fields of WorkerRow
 _SLOT_BYTES = 128
 _ROW_BYTES = 2 * _SLOT_BYTES
+_READS_MAX = 5
 _PHASES = tuple(Phase)
-_NAME = "asgi-health-{uid}-{pid}-{start}.board"
+_ENDED = frozenset("ZX")
+_NAME = "asgi-health-{uid}-{host:08x}-{pid}-{start}.board"
+"""The host, because containers with process numbers of their own may share a temporary folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,9 @@ class Scoreboard:
         """
         folder = Path(tempfile.gettempdir())
         _remove_orphans(folder)
-        name = _NAME.format(uid=os.geteuid(), pid=parent_pid, start=process_start(parent_pid))
+        name = _NAME.format(
+            uid=os.geteuid(), host=_host(), pid=parent_pid, start=process_start(parent_pid)
+        )
         return cls(folder / name)
 
     @contextmanager
@@ -99,9 +104,17 @@ class Scoreboard:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def read(self, index: int) -> WorkerRow | None:
-        """The newest whole slot of a row; None when the row is free."""
-        newest = max(self._slots(index), key=lambda slot: slot[0], default=None)
-        return None if newest is None else newest[1]
+        """The newest whole slot of a row; None when the row is free.
+
+        Reads again, a few times at most, when both slots were being written.
+        """
+        for _ in range(_READS_MAX):
+            newest = max(self._slots(index), key=lambda slot: slot[0], default=None)
+            if newest is not None:
+                return newest[1]
+            if not any(self._map[index * _ROW_BYTES : (index + 1) * _ROW_BYTES]):
+                break
+        return None
 
     def write(self, index: int, row: WorkerRow | None) -> None:
         """Write a row, or free it.
@@ -181,26 +194,36 @@ def _row(fields: list[object]) -> WorkerRow | None:
 
 def process_start(pid: int) -> int:
     """When a process started, in ticks since boot (`/proc/PID/stat`, field 22); 0 if unknown."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of `/proc/PID/stat` from the state on; none where there is no such file."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[19])
+        return []
 
 
 def is_alive(pid: int, start: int) -> bool:
-    """Whether this very process still exists."""
+    """Whether this very process still runs; one that nobody has waited for yet does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return process_start(pid) in {0, start}
+    fields = _stat(pid)
+    return not fields or (fields[0] not in _ENDED and int(fields[19]) == start)
+
+
+def _host() -> int:
+    return zlib.crc32(os.uname().nodename.encode("utf-8", "surrogateescape"))
 
 
 def _remove_orphans(folder: Path) -> None:
-    prefix = _NAME.partition("{pid}")[0].format(uid=os.geteuid())
+    prefix = _NAME.partition("{pid}")[0].format(uid=os.geteuid(), host=_host())
     for path in folder.glob(prefix + "*.board"):
         pid, _, start = path.stem.removeprefix(prefix).partition("-")
         if pid.isdigit() and start.isdigit() and not is_alive(int(pid), int(start)):

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from asgi_health.errors import WarmupFailed
+from asgi_health.errors import ConfigurationError, WarmupFailed
 from asgi_health.types import App, Headers, Message, Scope
 
 __all__ = ["Warmup", "send_warmup"]
@@ -21,6 +21,9 @@ class Warmup:
         headers: more headers, names in lower case.
         statuses: the expected ones; None: any below 500 but 400, which is what a refused Host
             gives.
+
+    Raises:
+        ConfigurationError: a value cannot work.
     """
 
     path: str
@@ -28,6 +31,24 @@ class Warmup:
     scheme: str = "https"
     headers: Headers = ()
     statuses: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "path": not self.path.startswith("/") or bool(set(self.path) & set("?# \r\n")),
+            "host": not self.host.isascii()
+            or not self.host
+            or bool(set(self.host) & set("/ \r\n")),
+            "scheme": self.scheme not in {"http", "https"},
+            "statuses": self.statuses is not None and not self.statuses,
+        }
+        for option, is_wrong in wrong.items():
+            if is_wrong:
+                raise ConfigurationError(
+                    option=f"Warmup.{option}",
+                    found=getattr(self, option),
+                    allowed=_ALLOWED[option],
+                    change="See Warmup.",
+                )
 
     def accepts(self, status: int) -> bool:
         """Whether this status shows that a user's request would be served."""
@@ -43,6 +64,14 @@ class Warmup:
             if self.statuses is None
             else f"status {sorted(self.statuses)}"
         )
+
+
+_ALLOWED = {
+    "path": "a path that starts with a slash, unescaped, without query",
+    "host": "a host name in ASCII",
+    "scheme": "http or https",
+    "statuses": "one status or more, or None",
+}
 
 
 async def send_warmup(app: App, warmup: Warmup, *, state: dict[str, Any] | None) -> None:

@@ -224,6 +224,12 @@ BROKEN = {
         "boot.error",
         "NameError",
     ),
+    "empty secret key": (
+        {"more": "SECRET_KEY = ''"},
+        {},
+        "boot.error",
+        "ImproperlyConfigured: The SECRET_KEY setting must not be empty",
+    ),
     "unknown app": (
         {"more": "INSTALLED_APPS = ['no_such_app']"},
         {},

@@ -465,3 +465,36 @@ async def test_a_fault_of_our_own_in_the_boot_fails_it_instead_of_loading_for_ev
     assert gate.lifecycle.failure is not None
     assert gate.lifecycle.failure.code == "boot.error"
     assert [record.message for record in caplog.records] == ["the boot broke"]
+
+
+async def test_an_inner_startup_that_asks_to_exit_fails_the_boot_and_the_probes_go_on() -> None:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise SystemExit(7)
+
+    async with served(lambda: inner, failed_linger_s=60) as booted:
+        await booted.until("failed")
+
+        assert booted.gate.lifecycle.failure.code == "boot.lifespan"
+        assert "SystemExit: 7" in booted.gate.lifecycle.failure.message
+        assert (await get(booted.gate, "/livez")).status == 503
+
+
+async def test_a_warmup_that_fails_shuts_the_inner_application_down() -> None:
+    heard: list[str] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            raise OSError("no service behind it")
+        heard.append((await receive())["type"])
+        await send(STARTED)
+        heard.append((await receive())["type"])
+        await send(STOPPED)
+
+    loaded = LoadedApp(inner, warmup=Warmup("/ping"))
+    async with served(lambda: loaded, failed_linger_s=60) as booted:
+        await booted.until("failed")
+        await settle()
+
+        assert booted.gate.lifecycle.failure.code == "boot.warmup"
+        assert heard == ["lifespan.startup", "lifespan.shutdown"]

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,15 @@ def test_a_process_with_the_same_id_as_a_dead_one_is_another(board: Scoreboard) 
     assert not is_alive(os.getpid(), process_start(os.getpid()) + 1)
 
 
+def test_a_process_that_nobody_has_waited_for_yet_counts_as_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        start = process_start(process.pid)
+        assert is_alive(process.pid, start)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, not reaped
+        assert not is_alive(process.pid, start)
+
+
 def test_a_process_of_another_user_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pid: int, signum: int) -> None:
         raise PermissionError
@@ -286,13 +296,16 @@ def test_tables_of_dead_parents_are_removed_and_nothing_else(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     uid = os.geteuid()
     pid, start = dead_process()
+    host = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
     here, since = os.getpid(), process_start(os.getpid())
-    orphans = [f"asgi-health-{uid}-{pid}-{start}.board", f"asgi-health-{uid}-{here}-1.board"]
+    ours = f"asgi-health-{uid}-{host}"
+    orphans = [f"{ours}-{pid}-{start}.board", f"{ours}-{here}-1.board"]
     kept = [
-        f"asgi-health-{uid}-{here}-{since}.board",
-        f"asgi-health-{uid + 1}-{pid}-{start}.board",
-        f"asgi-health-{uid}-x-{start}.board",
-        f"asgi-health-{uid}-{pid}.board",
+        f"{ours}-{here}-{since}.board",
+        f"asgi-health-{uid + 1}-{host}-{pid}-{start}.board",
+        f"asgi-health-{uid}-another0-{pid}-{start}.board",
+        f"{ours}-x-{start}.board",
+        f"{ours}-{pid}.board",
         "asgi-health.board",
         "other.txt",
     ]

@@ -7,7 +7,7 @@ import pytest
 from server_side import hello, limited, served
 
 from asgi_health import LoadedApp, Warmup
-from asgi_health.errors import WarmupFailed
+from asgi_health.errors import ConfigurationError, WarmupFailed
 from asgi_health.warmup import send_warmup
 
 
@@ -159,3 +159,22 @@ async def test_an_application_that_exits_in_its_warm_up_fails_the_boot(
         await limited(booted.exits.happened.wait())
         assert booted.gate.lifecycle.failure.code == "boot.error"
         assert booted.exits.codes == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"path": "ping"}, "Warmup.path"),
+        ({"path": "/ping?x=1"}, "Warmup.path"),
+        ({"path": "/a\r\nx: y"}, "Warmup.path"),
+        ({"path": "/", "host": ""}, "Warmup.host"),
+        ({"path": "/", "host": "예.example"}, "Warmup.host"),
+        ({"path": "/", "scheme": "ftp"}, "Warmup.scheme"),
+        ({"path": "/", "statuses": frozenset()}, "Warmup.statuses"),
+    ],
+)
+def test_a_warmup_that_cannot_work_is_refused_when_it_is_built(
+    options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{named} is .*; allowed: "):
+        Warmup(**options)

@@ -43,7 +43,7 @@ def load_django(settings_module: str) -> App:
     with step("settings"):
         from django.conf import settings  # noqa: PLC0415 - this module is imported before Django may be
 
-        settings.INSTALLED_APPS  # noqa: B018 - the first look imports the settings module
+        settings.SECRET_KEY  # noqa: B018 - imports the settings module; an empty key raises here
     with step("django"):
         import django  # noqa: PLC0415
         from django.apps import AppConfig  # noqa: PLC0415
