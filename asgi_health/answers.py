@@ -10,6 +10,7 @@ __all__ = [
     "Answer",
     "find_header",
     "is_preflight",
+    "no_websocket",
     "preflight",
     "refusal",
     "send_answer",
@@ -65,6 +66,17 @@ def refusal(code: str, *, retry_after_s: int, closes: bool) -> Answer:
     if closes:
         headers += ((b"connection", b"close"),)
     return Answer(status=503, headers=headers, body=body)
+
+
+def no_websocket() -> Answer:
+    """404 for a handshake that the application could never answer."""
+    body = b'{"code": "websocket.unsupported"}'
+    headers: Headers = (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    )
+    return Answer(status=404, headers=headers, body=body)
 
 
 async def send_answer(

@@ -42,6 +42,7 @@ class Boot:
         self.recorder: Recorder | None = None
         self.app: App | None = None
         """The inner application; None until ready."""
+        self.serves_websockets = True
 
     async def run(self, *, state: dict[str, Any] | None) -> None:
         """Boot; `state` is the server's lifespan state, None when the server has no lifespan.
@@ -73,6 +74,7 @@ class Boot:
         if not self._lifecycle.can(Event.LOADED):
             return  # told to stop, and the application swallowed the cancellation
         self.app = loaded.app
+        self.serves_websockets = loaded.websocket
         recorder.end()
         self._lifecycle.advance(Event.LOADED)
         _log.info("ready after %.3f s", recorder.report().total_s)

@@ -118,6 +118,9 @@ class HealthGate:
         elif kind == "lifespan":
             await self._live(scope, receive, send)
             return
+        elif kind == "websocket" and self._is_http_only:
+            await self._deny_socket(scope, receive, send)
+            return
         if self._app is not None:
             await self._app(scope, receive, send)
         else:
@@ -132,6 +135,14 @@ class HealthGate:
             await self._endpoints.serve(route, scope, receive, send)
         else:
             await answers.send_answer(terse, send)
+
+    @property
+    def _is_http_only(self) -> bool:
+        return self._vitals.boot is not None and not self._vitals.boot.serves_websockets
+
+    async def _deny_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = answers.no_websocket()
+        await answers.send_refusal(answer, scope, receive, send, cors=self.config.cors)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
@@ -285,6 +296,9 @@ class HealthGate:
 
     async def _conclude(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What a request deserves now that it waits no longer."""
+        if scope["type"] == "websocket" and self._is_http_only:
+            await self._deny_socket(scope, receive, send)
+            return
         phase, app = self.lifecycle.phase, self._loaded
         is_served = phase is Phase.READY or (phase is Phase.DRAINING and scope["type"] == "http")
         if app is None or not is_served:

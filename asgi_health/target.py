@@ -31,11 +31,13 @@ class LoadedApp:
         lifespan: False when the application has no lifespan of its own, so that it never sees that
             scope.
         warmup: the request to send before ready; None: the one of the configuration, or none.
+        websocket: False when the application speaks HTTP only: handshakes are answered 404 then.
     """
 
     app: App
     lifespan: bool = True
     warmup: Warmup | None = None
+    websocket: bool = True
 
 
 def load_target(target: Target) -> LoadedApp:

@@ -5,7 +5,9 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http.request import RawPostDataException
 from django.urls import URLPattern, URLResolver, path
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI, Schema
@@ -18,7 +20,7 @@ from apps.core.texts import Text
 from apps.projects.api import router as projects_router
 from project.validation import field_messages
 
-__all__ = ["api", "error_answer", "not_found", "urls"]
+__all__ = ["api", "bad_request", "error_answer", "not_found", "urls"]
 
 _JSON: Final = {"ensure_ascii": False, "separators": (",", ":")}
 
@@ -28,6 +30,14 @@ class Malformed(DomainError):
 
     code = "request.malformed"
     text = Text(en="The request could not be read.", ko="요청을 읽을 수 없습니다.")
+
+
+class TooLarge(DomainError):
+    """The body is larger than any endpoint takes."""
+
+    code = "request.too_large"
+    status = 413
+    text = Text(en="The request is too large.", ko="요청이 너무 큽니다.")
 
 
 class MethodNotAllowed(DomainError):
@@ -65,7 +75,7 @@ api = NinjaAPI(
     title="VideoPlanet API",
     version="1.0.0",
     description=(
-        "Plan a production, upload cuts, collect time-coded remarks. Every error has the same "
+        "Plan video productions. Every error has the same "
         "form: `code` for programs, `message` for people in the language of `Accept-Language`."
     ),
     urls_namespace="api",
@@ -125,6 +135,18 @@ def _unexpected(request: HttpRequest, error: Exception) -> HttpResponse:
     """Leave it to Django, which logs it once and asks `handler500` for the answer."""
     del request
     raise error
+
+
+@api.exception_handler(RawPostDataException)
+def _no_json(request: HttpRequest, error: RawPostDataException) -> HttpResponse:
+    """A form where JSON belongs: somebody before us has read it as one."""
+    del request, error
+    return error_answer(Malformed())
+
+
+def bad_request(exception: Exception) -> HttpResponse:
+    """Answer for what Django refuses before any endpoint sees it."""
+    return error_answer(TooLarge() if isinstance(exception, RequestDataTooBig) else Malformed())
 
 
 @csrf_exempt  # or an unknown address would answer 403 to a POST

@@ -22,6 +22,7 @@ def load() -> LoadedApp:
         from project.static_files import with_static_files  # noqa: PLC0415 - needs Django's settings
 
         app = with_static_files(django)
-    # Django's handler has no lifespan; the ping passes every middleware and needs no dependency.
+    # Django's handler has neither lifespan nor WebSockets. The ping passes every middleware and
+    # needs no dependency.
     warmup = warmup_for("/api/ping", statuses=frozenset({200}))
-    return LoadedApp(app, lifespan=False, warmup=warmup)
+    return LoadedApp(app, lifespan=False, warmup=warmup, websocket=False)

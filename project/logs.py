@@ -54,7 +54,8 @@ class TextFormatter(logging.Formatter):
     """Time, level, logger and message, then the extra fields and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = _moment(record).astimezone().strftime("%H:%M:%S")
+        # UTC: the local zone changes while Django's settings load.
+        moment = _moment(record).strftime("%H:%M:%SZ")
         line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}"
         extra = " ".join(f"{name}={value!r}" for name, value in _extra(record).items())
         parts = (f"{line}  {extra}" if extra else line, _trace(self, record))

@@ -790,3 +790,29 @@ async def test_a_second_server_run_of_the_same_gate_is_answered_and_says_stopped
     assert await again.startup() == {"type": "lifespan.startup.complete"}
     assert (await get(booted.gate, "/readyz")).status == 503
     assert await again.shutdown() == {"type": "lifespan.shutdown.complete"}
+
+
+@pytest.mark.parametrize("moment", ["held", "ready"])
+@pytest.mark.parametrize("answer", ["websocket.http.response.start", "websocket.close"])
+async def test_an_application_that_speaks_http_only_never_sees_a_handshake(
+    moment: str, answer: str
+) -> None:
+    seen: list[str] = []
+    is_known = answer == "websocket.http.response.start"
+
+    async def http_only(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    target = GatedLoad(LoadedApp(http_only, lifespan=False, websocket=False))
+    async with served(target) as booted:
+        if moment == "ready":
+            target.opened.set()
+            await booted.until("ready")
+        exchange = Exchange(booted.gate, websocket_scope(denial=is_known))
+        await settle()
+        target.opened.set()
+        await exchange.end()
+
+        assert seen == []
+        assert exchange.sent[0]["type"] == answer
+        assert exchange.sent[0].get("status") == (404 if is_known else None)

@@ -157,7 +157,34 @@ def test_the_answers_are_safe_to_show(client: Client) -> None:
 
 
 def test_a_foreign_host_is_refused(client: Client) -> None:
-    assert client.get("/api/ping", headers={"host": "evil.example"}).status_code == 400
+    answer = client.get("/api/ping", headers={"host": "evil.example"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "request.malformed")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/api/projects", "/api/projects/create"])
+@pytest.mark.parametrize(
+    ("content_type", "body", "status", "code"),
+    [
+        ("multipart/form-data; boundary=b", b"--b--\r\n", 400, "request.malformed"),
+        ("multipart/form-data", b"no boundary", 400, "request.malformed"),
+        ("application/json", b'"' + b"x" * 3_000_000 + b'"', 413, "request.too_large"),
+    ],
+    ids=["a form", "a form without boundary", "too large"],
+)
+def test_a_body_that_no_endpoint_takes_is_refused_as_json(
+    path: str, content_type: str, body: bytes, status: int, code: str
+) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.get("/admin/login/")
+    client.force_login(User.objects.create_user(email="a@example.com", password="pass"))
+    token = client.cookies["csrftoken"].value
+
+    answer = client.post(path, data=body, content_type=content_type, headers={"x-csrftoken": token})
+
+    assert answer["Content-Type"].startswith("application/json")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
 def test_the_urlconf_loads_whole() -> None:

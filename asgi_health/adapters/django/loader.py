@@ -27,9 +27,14 @@ def load_project(settings_module: str) -> LoadedApp:
     named = _named_application()
     warmup = warmup_for(WARMUP_PATH)
     return (
-        LoadedApp(handler, lifespan=False, warmup=warmup)
+        LoadedApp(handler, lifespan=False, warmup=warmup, websocket=False)
         if named is None
-        else LoadedApp(named, lifespan=not _is_django(named), warmup=warmup)
+        else LoadedApp(
+            named,
+            lifespan=not _is_django(named),
+            warmup=warmup,
+            websocket=not _is_django(named),
+        )
     )
 
 
