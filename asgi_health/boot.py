@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgi_health.config import HealthConfig
 from asgi_health.errors import BootDeadlineExceeded, LoadError
@@ -20,12 +20,19 @@ from asgi_health.types import App
 from asgi_health.warmup import Warmup, send_warmup
 from asgi_health.watchdog import stacks
 
-__all__ = ["Boot", "LoadedApp", "Target", "Warmup", "load_in_place", "step"]
+__all__ = ["Boot", "LoadedApp", "Preloaded", "Target", "Warmup", "load_in_place", "step"]
 
 _log = logging.getLogger("asgi_health.boot")
 
 _SWITCH_INTERVAL_S = 0.0005
 """Seconds; while loading only. The figures stand in docs/benchmarks.md, "probe while booting"."""
+
+
+class Preloaded(NamedTuple):
+    """What was loaded before this process was forked, and how that went."""
+
+    app: LoadedApp
+    recorder: Recorder
 
 
 class Boot:
@@ -34,7 +41,9 @@ class Boot:
     `run` moves the phase from starting to ready or failed, once.
     """
 
-    def __init__(self, target: Target, *, config: HealthConfig, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, target: Target | Preloaded, *, config: HealthConfig, lifecycle: Lifecycle
+    ) -> None:
         self._target = target
         self._config = config
         self._lifecycle = lifecycle
@@ -50,12 +59,11 @@ class Boot:
         Never raises for a failed boot: the phase is `failed` then, and the failure is logged once.
         """
         self._lifecycle.advance(Event.LOAD)
-        self.recorder = recorder = Recorder()
+        self.recorder = recorder = _recorder_of(self._target)
         limit = asyncio.timeout(self._config.boot_deadline_s)
         try:
             async with limit:
-                with _frequent_switches():
-                    loaded = await _load_in_thread(self._target, recorder)
+                loaded = await _load(self._target, recorder)
                 await self._start_inner(loaded, state)
                 await self._warm_up(loaded, state)
         except BaseException as error:
@@ -143,16 +151,16 @@ def _text(error: BaseException) -> str:
         return "its text cannot be had"
 
 
-def load_in_place(target: Target) -> tuple[LoadedApp, Recorder]:
-    """Load on the calling thread, without a loop.
+def load_in_place(target: Target, *, recorder: Recorder | None = None) -> Preloaded:
+    """Load on the calling thread, without a loop; `recorder` None makes one.
 
     Raises whatever the load raises.
     """
-    recorder = Recorder()
+    recorder = recorder or Recorder()
     with recorder.recording():
         loaded = load_target(target)
     recorder.end()
-    return loaded, recorder
+    return Preloaded(loaded, recorder)
 
 
 @contextmanager
@@ -166,6 +174,18 @@ def _frequent_switches() -> Iterator[None]:
     finally:
         if sys.getswitchinterval() == during_s:  # else the application has set its own
             sys.setswitchinterval(before_s)
+
+
+def _recorder_of(target: Target | Preloaded) -> Recorder:
+    """A new one, or one that goes on where the load ended."""
+    return target.recorder.continued() if isinstance(target, Preloaded) else Recorder()
+
+
+async def _load(target: Target | Preloaded, recorder: Recorder) -> LoadedApp:
+    if isinstance(target, Preloaded):
+        return target.app
+    with _frequent_switches():
+        return await _load_in_thread(target, recorder)
 
 
 async def _load_in_thread(target: Target, recorder: Recorder) -> LoadedApp:

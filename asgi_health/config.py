@@ -1,11 +1,12 @@
 """What a user of the package may set, validated when it is built."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from asgi_health.cors import CorsPolicy
+from asgi_health.environ import Table, parse_flag, read_environ
 from asgi_health.errors import ConfigurationError
 from asgi_health.probes import check_names
 from asgi_health.query import Kind
@@ -16,8 +17,6 @@ if TYPE_CHECKING:  # the first answer needs no warm-up
 __all__ = ["TOKEN_LENGTH_MIN", "HealthConfig"]
 
 TOKEN_LENGTH_MIN = 32
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,8 @@ class HealthConfig:
         boot_deadline_s: seconds after which a boot counts as failed.
         failed_linger_s: seconds that a failed process goes on answering probes before it exits with
             3.
+        drain_s: seconds that a stopping process goes on accepting while readiness says draining,
+            so that balancers notice; a second signal ends them.
         retry_after_s: whole seconds in `Retry-After` of each 503.
         warmup: the request to send before ready, unless the load function names one; None sends
             none.
@@ -64,6 +65,7 @@ class HealthConfig:
     hold_limit: int = 512
     boot_deadline_s: float = 240.0
     failed_linger_s: float = 60.0
+    drain_s: float = 0.0
     retry_after_s: int = 1
     warmup: "Warmup | None" = None
     cors: CorsPolicy | None = None
@@ -84,12 +86,7 @@ class HealthConfig:
         Raises:
             ConfigurationError: a value cannot be read, or cannot work.
         """
-        values: dict[str, Any] = {}
-        for name, (option, parse) in _ENVIRONMENT.items():
-            raw = environ.get(name, "")
-            if raw != "" and option not in overrides:
-                values[option] = _read(name, raw, parse)
-        return cls(**(values | overrides))
+        return cls(**(read_environ(environ, _ENVIRONMENT, skip=overrides) | overrides))
 
     def _check_token(self) -> None:
         if self.token is None:
@@ -164,6 +161,7 @@ _LEAST = {
     "hold_limit": 0,
     "boot_deadline_s": 0.001,
     "failed_linger_s": 0,
+    "drain_s": 0,
     "retry_after_s": 1,
 }
 
@@ -184,39 +182,12 @@ def _check_path(option: str, path: str) -> None:
     )
 
 
-def _flag(raw: str) -> bool:
-    known = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    return known[raw.lower()]
-
-
-_ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
+_ENVIRONMENT: Table = {
     "HEALTH_TOKEN": ("token", str),
-    "HEALTH_DETAILS_LOOPBACK": ("details_loopback", _flag),
+    "HEALTH_DETAILS_LOOPBACK": ("details_loopback", parse_flag),
     "HOLD_S": ("hold_s", float),
     "HOLD_LIMIT": ("hold_limit", int),
     "BOOT_DEADLINE_S": ("boot_deadline_s", float),
     "FAILED_LINGER_S": ("failed_linger_s", float),
+    "DRAIN_S": ("drain_s", float),
 }
-
-
-def _read(name: str, raw: str, parse: Callable[[str], _T]) -> _T:
-    try:
-        return parse(raw)
-    except (KeyError, ValueError):
-        kind = {
-            int: "a whole number",
-            float: "a number",
-            _flag: "1, true, yes, on, 0, false, no or off",
-        }.get(parse)
-        raise ConfigurationError(
-            option=name, found=raw, allowed=str(kind), change="Correct the environment variable."
-        ) from None

@@ -30,7 +30,7 @@ class Endpoints:
         self._routes = routes
         self._vitals = vitals
         self._guard = guard
-        self._terse_phase: Phase | None = None
+        self._terse_state: object = None
         self._terse: dict[str, Answer] = {}
         self._streams = 0
         self.closing = False
@@ -39,7 +39,7 @@ class Endpoints:
     def terse(self, path: str, scope: Scope) -> Answer | None:
         """The answer to a probe without any wish; None when `serve` must look closer.
 
-        It is the same for everybody until the phase changes, so it is made once a phase.
+        It is the same for everybody until a phase changes, so it is made once a phase.
         """
         if scope["query_string"] or scope["method"] not in _READS:
             return None
@@ -47,13 +47,17 @@ class Endpoints:
             if name in _TELLING and value != b"*/*":
                 return None
         vitals = self._vitals
-        if self._terse_phase is not vitals.lifecycle.phase:
-            self._terse_phase = vitals.lifecycle.phase
-            self._terse = self._make_terse()
-        return None if vitals.membership else self._terse.get(path)
+        state: object = vitals.lifecycle.phase
+        if vitals.membership is not None:
+            state = (state, vitals.membership.verdict())
+        if state != self._terse_state:
+            self._terse_state, self._terse = state, self._make_terse()
+        return self._terse.get(path)
 
     def _make_terse(self) -> dict[str, Answer]:
         snapshot, cors = self._vitals.snapshot(), self._cors(None)
+        if self._vitals.lifecycle.phase is Phase.DRAINING:
+            cors += ((b"connection", b"close"),)
         rendered = {kind: render(Query(kind=kind), snapshot) for kind in Kind}
         return {
             path: rendered[route.kind]._replace(headers=rendered[route.kind].headers + cors)
@@ -87,7 +91,7 @@ class Endpoints:
         await send_answer(answer, send, extra=self._cors(scope))
 
     async def _serve_page(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
-        denial = self._deny_page(scope)
+        denial = self.deny_page(scope)
         if denial is not None:
             await send_answer(denial, send)
         elif route.kind == PAGE_EVENTS:
@@ -130,8 +134,8 @@ class Endpoints:
             finally:
                 self._streams -= 1
 
-    def _deny_page(self, scope: Scope) -> Answer | None:
-        """Why the page is not shown; None when it is."""
+    def deny_page(self, scope: Scope) -> Answer | None:
+        """Why the status page and its events are not shown; None when they are."""
         access = self._guard.judge(scope, basic=True)
         if access is Access.DETAILS:
             return None

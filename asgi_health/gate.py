@@ -21,8 +21,9 @@ from asgi_health.types import App, Message, Receive, Scope, Send
 from asgi_health.vitals import Vitals
 
 if TYPE_CHECKING:  # what these bring is not needed for the first answer
-    from asgi_health.boot import Boot, Target
-    from asgi_health.fleet import Membership
+    from asgi_health.boot import Boot, Preloaded, Target
+    from asgi_health.fleet.membership import Membership
+    from asgi_health.fleet.seat import Seat
 
 __all__ = ["EXIT_BOOT_FAILED", "EXIT_JOIN_FAILED", "HealthGate"]
 
@@ -77,19 +78,24 @@ class HealthGate:
         self.lifecycle = Lifecycle()
         self.target = target
         self._exit_process = exit_process
-        self._hold = Hold(
+        self.preloaded: Preloaded | None = None
+        """What a master loaded before it forked this process."""
+        self.hold = Hold(
             self.lifecycle, hold_s=self.config.hold_s, hold_limit=self.config.hold_limit
         )
-        self._vitals = Vitals(self.config, lifecycle=self.lifecycle, hold=self._hold)
+        self.vitals = Vitals(self.config, lifecycle=self.lifecycle, hold=self.hold)
         self._routes = routes = build_routes(self.config)
         self._paths, self._check_prefixes = routes.exact, tuple(routes.checks)
-        self._endpoints = Endpoints(
-            self.config, routes=routes, vitals=self._vitals, guard=Guard(self.config)
+        self.endpoints = Endpoints(
+            self.config, routes=routes, vitals=self.vitals, guard=Guard(self.config)
         )
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._state: dict[str, Any] | None = None
         self._unchain: Callable[[], None] | None = None
+        self.seat: Seat | None = None
+        """This worker's place in an instance that has a master."""
+        self._is_told = False
         self._app: App | None = None
 
     @classmethod
@@ -110,9 +116,9 @@ class HealthGate:
                 path = path.removeprefix(scope["root_path"].rstrip("/"))
             route = self._paths.get(path)
             if route is None and path.startswith(self._check_prefixes):
-                route = self._routes.unknown_check(path)
+                route = self.route_of(path)
             if route is not None:
-                terse = self._endpoints.terse(path, scope) if self._tasks else None
+                terse = self.endpoints.terse(path, scope) if self._tasks else None
                 if terse is None:
                     await self._answer(route, scope, receive, send)
                 else:  # in place: a frame of its own would be a tenth of what this costs
@@ -128,9 +134,33 @@ class HealthGate:
         else:
             await self._hold_or_refuse(scope, receive, send)
 
+    def route_of(self, path: str) -> Route | None:
+        """What a path of ours means; None for everybody else's."""
+        route = self._paths.get(path)
+        if route is None and path.startswith(self._check_prefixes):
+            route = self._routes.unknown_check(path)
+        return route
+
+    def take_seat(self, seat: "Seat", *, drains: bool) -> None:
+        """This process is a worker of an instance with a master; before its loop runs.
+
+        `drains` tells that the server calls `begin_drain`, so that no signal need be listened to.
+        """
+        self.seat, self._is_told = seat, drains
+        self.lifecycle.restart()
+
+    def begin_drain(self) -> None:
+        """Told to stop: readiness ends now, what is held is answered, event streams end.
+
+        What is asked from now on is still served, with `Connection: close`.
+        """
+        self._drain()
+
     async def _answer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         self._ensure_begun()
-        await self._endpoints.serve(route, scope, receive, send)
+        if self.lifecycle.phase is Phase.DRAINING:
+            send = _closing(send)
+        await self.endpoints.serve(route, scope, receive, send)
 
     async def _is_ours(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer the lifespan, and a handshake that the application could never answer."""
@@ -144,7 +174,7 @@ class HealthGate:
 
     @property
     def _is_http_only(self) -> bool:
-        return self._vitals.boot is not None and not self._vitals.boot.serves_websockets
+        return self.vitals.boot is not None and not self.vitals.boot.serves_websockets
 
     async def _deny_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = answers.no_websocket()
@@ -177,8 +207,12 @@ class HealthGate:
         """Begin the boot, once: at the startup, or at the first scope without lifespan."""
         if self._tasks:
             return
-        self._unchain = chain_stop_signals(self._drain)
-        self._vitals.membership = _join_siblings()
+        if not self._is_told:
+            self._unchain = chain_stop_signals(
+                self._drain,  # before ready nobody is served: there is nothing to wait for
+                delay_s=lambda: self._drain_s if self.lifecycle.phase is Phase.READY else 0.0,
+            )
+        self.vitals.membership = self.seat or _join_siblings()
         self._tasks.append(asyncio.create_task(self._boot_and_watch(), name="asgi_health boot"))
         if self._membership is not None:
             self._tasks.append(
@@ -186,20 +220,30 @@ class HealthGate:
             )
 
     @property
-    def _loaded(self) -> App | None:
-        """The inner application once it is ready, also while draining."""
-        return None if self._vitals.boot is None else self._vitals.boot.app
+    def _drain_s(self) -> float:
+        """How long this process drains by itself; a master sees to it for all of its workers."""
+        return self.config.drain_s if self.seat is None else 0.0
 
     @property
-    def _membership(self) -> "Membership | None":
-        return self._vitals.membership
+    def _loaded(self) -> App | None:
+        """The inner application once it is ready, also while draining."""
+        return None if self.vitals.boot is None else self.vitals.boot.app
+
+    @property
+    def _membership(self) -> "Membership | Seat | None":
+        return self.vitals.membership
 
     async def _boot_and_watch(self) -> None:
-        await asyncio.sleep(_HEAD_START_S)
+        if self.seat is not None and self.seat.delay_s:
+            await asyncio.sleep(self.seat.delay_s)
+        if self.preloaded is None:
+            await asyncio.sleep(_HEAD_START_S)
         from asgi_health.boot import Boot  # noqa: PLC0415 - not before the port is open
         from asgi_health.watchdog import BootWatch  # noqa: PLC0415
 
-        self._vitals.boot = boot = Boot(self.target, config=self.config, lifecycle=self.lifecycle)
+        self.vitals.boot = boot = Boot(
+            self.preloaded or self.target, config=self.config, lifecycle=self.lifecycle
+        )
         watch = BootWatch(
             deadline_s=self.config.boot_deadline_s, linger_s=self.config.failed_linger_s
         )
@@ -235,8 +279,7 @@ class HealthGate:
         self._exit_process(EXIT_JOIN_FAILED if quiet else EXIT_BOOT_FAILED)
 
     def _drain(self) -> None:
-        """Told to stop: readiness ends now, what is held is answered, event streams end."""
-        self._endpoints.closing = True
+        self.endpoints.closing = True
         self._stopping.set()
         if self.lifecycle.can(Event.DRAIN):
             if self.lifecycle.phase in UNSETTLED:
@@ -262,13 +305,13 @@ class HealthGate:
             self.lifecycle.advance(Event.STOP)
         if self._membership is not None:
             self._membership.leave()
-            self._vitals.membership = None
+            self.vitals.membership = None
         if self._unchain is not None:
             self._unchain()
         return problem
 
     async def _shut_inner_down(self) -> str | None:
-        return None if self._vitals.boot is None else await self._vitals.boot.shutdown()
+        return None if self.vitals.boot is None else await self.vitals.boot.shutdown()
 
     async def _publish_for_ever(self) -> None:
         while True:
@@ -292,7 +335,7 @@ class HealthGate:
         elif self.lifecycle.phase in UNSETTLED:
             held = HeldReceive(scope, receive)
             try:
-                outcome = await self._hold.hold(held)
+                outcome = await self.hold.hold(held)
                 if outcome is not Outcome.GONE:
                     await self._conclude(scope, held, send)
             finally:
@@ -308,7 +351,7 @@ class HealthGate:
         phase, app = self.lifecycle.phase, self._loaded
         is_served = phase is Phase.READY or (phase is Phase.DRAINING and scope["type"] == "http")
         if app is None or not is_served:
-            answer = self._refusal(phase)
+            answer = self.refusal(phase)
             await answers.send_refusal(answer, scope, receive, send, cors=self.config.cors)
             return
         if self._state and "state" in scope:
@@ -316,7 +359,8 @@ class HealthGate:
             scope["state"].update(self._state)
         await app(scope, receive, send if phase is Phase.READY else _closing(send))
 
-    def _refusal(self, phase: Phase) -> answers.Answer:
+    def refusal(self, phase: Phase) -> answers.Answer:
+        """The answer to whom the application cannot serve in this phase."""
         failure = self.lifecycle.failure
         code = (
             "service.starting"
@@ -350,6 +394,6 @@ def _join_siblings() -> "Membership | None":
     """Enter the table of the instance, where there can be one."""
     if "multiprocessing.process" not in sys.modules:
         return None
-    from asgi_health.fleet import Membership  # noqa: PLC0415 - a process without siblings never needs it
+    from asgi_health.fleet.membership import Membership  # noqa: PLC0415 - a process without siblings never needs it
 
     return Membership.join()

@@ -81,6 +81,12 @@ class Lifecycle:
         """Monotonic seconds at which each phase was entered."""
         self.failure: Failure | None = None
 
+    def restart(self) -> None:
+        """Begin anew, in a process that was forked from one that had begun; nobody waits yet."""
+        self.phase = Phase.STARTING
+        self.entered_s = {Phase.STARTING: self._clock()}
+        self.failure = None
+
     @property
     def was_ready(self) -> bool:
         """Whether the boot has finished once; stays true for ever."""

@@ -15,6 +15,7 @@ from asgi_health.query import Format, Kind, Query, printable
 from asgi_health.types import Headers
 
 __all__ = [
+    "DRAINING_CODE",
     "Answer",
     "Result",
     "Snapshot",
@@ -23,6 +24,8 @@ __all__ = [
     "judge",
     "render",
 ]
+
+DRAINING_CODE = "service.draining"
 
 _NO_STORE = (b"cache-control", b"no-store")
 
@@ -106,8 +109,8 @@ class Verdict(NamedTuple):
 _UNSETTLED_CODE = {
     Phase.STARTING: "service.starting",
     Phase.LOADING: "service.starting",
-    Phase.DRAINING: "service.draining",
-    Phase.STOPPED: "service.draining",
+    Phase.DRAINING: DRAINING_CODE,
+    Phase.STOPPED: DRAINING_CODE,
 }
 
 
@@ -193,7 +196,7 @@ def _accepting_result(snapshot: Snapshot) -> Result:
     return Result(
         name="accepting",
         passed=output is not None,
-        code=None if output else failure.code if failure else "service.draining",
+        code=None if output else failure.code if failure else DRAINING_CODE,
         output=output or ("nothing can be served" if failure else "the process was told to stop"),
         component_type="system",
         excludable=False,

@@ -60,6 +60,13 @@ class AppCost:
         """All of it."""
         return self.import_s + self.models_s + self.ready_s
 
+    @property
+    def part(self) -> str:
+        """The app and which parts of it were timed: `app "shop": ready()`."""
+        costs = {"import": self.import_s, "models": self.models_s, "ready()": self.ready_s}
+        timed = ", ".join(name for name, cost_s in costs.items() if cost_s)
+        return f'app "{self.label}": {timed}'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootReport:
@@ -116,9 +123,23 @@ class Recorder:
     """Collects the report of one boot.
 
     Written by the loading thread, read by any.
+
+    Args:
+        observer: called on the loading thread with the name of each step and each part of a Django
+            app when it has ended, also when it raised; None: nobody watches.
+        on_step: called on the loading thread when a step has begun.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        observer: Callable[[str], None] | None = None,
+        *,
+        on_step: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observe = observer or _nobody
+        self._on_step = on_step
         self._clock = clock
         self._origin_s = clock()
         self._ended_s: float | None = None
@@ -140,11 +161,14 @@ class Recorder:
         """Record a step around the block, also when it raises."""
         index, start_s = len(self._steps), self._clock() - self._origin_s
         self._steps.append(Step(name=name, start_s=start_s, duration_s=None))
+        if self._on_step is not None:
+            self._on_step()
         try:
             yield
         finally:
             duration_s = self._clock() - self._origin_s - start_s
             self._steps[index] = Step(name=name, start_s=start_s, duration_s=duration_s)
+            self._observe(name)
 
     def add_app(self, cost: AppCost) -> None:
         """Add to what a Django app cost."""
@@ -155,6 +179,7 @@ class Recorder:
             models_s=before.models_s + cost.models_s,
             ready_s=before.ready_s + cost.ready_s,
         )
+        self._observe(cost.part)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -172,6 +197,16 @@ class Recorder:
     def end(self) -> None:
         """The boot is over; the total stands from now on."""
         self._ended_s = self._ended_s or self._clock()
+
+    def continued(self) -> "Recorder":
+        """A recorder of the same boot that goes on now, for instance in a forked process."""
+        other = Recorder(clock=self._clock)
+        load_s = (self._ended_s or self._clock()) - self._origin_s
+        other._origin_s = self._clock() - load_s
+        other._load_s, other._cpu_s = self._load_s, self._cpu_s
+        other._steps = list(self._steps)
+        other._modules, other._apps = self._modules, self._apps
+        return other
 
     def report(self) -> BootReport:
         """The report as it stands now."""
@@ -270,6 +305,10 @@ def _application_frames(traceback: TracebackType | None) -> TracebackType | None
     for frame in reversed(frames):
         frame.tb_next, following = following, frame
     return following or traceback
+
+
+def _nobody(_label: str) -> None:
+    """No observer was given."""
 
 
 def _slowest(seconds: dict[str, float]) -> tuple[tuple[str, float], ...]:

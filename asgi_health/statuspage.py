@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -18,8 +19,20 @@ from typing import Any
 from asgi_health.probes import Answer
 from asgi_health.types import Message, Receive, Send
 
-__all__ = ["render_json", "render_page", "render_sections", "stream_events"]
+__all__ = [
+    "EVENT_HEADERS",
+    "event_of",
+    "render_json",
+    "render_page",
+    "render_sections",
+    "stream_events",
+]
 
+EVENT_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
 _INTERVAL_S = 0.5
 _HEARTBEAT_S = 15.0
 _PLACE = re.compile(r"@(nonce|title|events|sections)@")
@@ -80,12 +93,7 @@ async def stream_events(
     collect: Callable[[], Data], is_closing: Callable[[], bool], receive: Receive, send: Send
 ) -> None:
     """Send what changed, twice a second at most, until the client leaves or the process stops."""
-    headers = [
-        (b"content-type", b"text/event-stream; charset=utf-8"),
-        (b"cache-control", b"no-store"),
-        (b"x-accel-buffering", b"no"),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_HEADERS]})
     gone = asyncio.ensure_future(_until_gone(receive))
     try:
         await _send_changes(collect, is_closing, gone, send)
@@ -105,14 +113,20 @@ async def _send_changes(
     shown: dict[str, str] = {}
     silent_s = 0.0
     while not (gone.done() or is_closing()):
-        sections = render_sections(collect())
-        changed = {name: html for name, html in sections.items() if shown.get(name) != html}
-        shown, silent_s = sections, silent_s + _INTERVAL_S
-        if changed or silent_s >= _HEARTBEAT_S:
-            text = f"data: {json.dumps(changed)}\n\n" if changed else ": still here\n\n"
-            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        event, silent_s = event_of(collect(), shown), silent_s + _INTERVAL_S
+        if event or silent_s >= _HEARTBEAT_S:
+            body = event or b": still here\n\n"
+            await send({"type": "http.response.body", "body": body, "more_body": True})
             silent_s = 0.0
         await asyncio.wait({gone}, timeout=_INTERVAL_S)
+
+
+def event_of(data: Data, shown: dict[str, str]) -> bytes:
+    """The event with the sections that differ from `shown`, which it updates; empty when none."""
+    sections = render_sections(data)
+    changed = {name: html for name, html in sections.items() if shown.get(name) != html}
+    shown.update(changed)
+    return f"data: {json.dumps(changed)}\n\n".encode() if changed else b""
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -130,6 +144,7 @@ def render_sections(data: Data) -> dict[str, str]:
         "boot": _boot(data),
         "slowest": _slowest(data),
         "workers": _workers(data),
+        "endings": _endings(data),
         "requests": _requests(data),
     }
 
@@ -218,13 +233,41 @@ def _workers(data: Data) -> str:
     rows = [
         (
             str(worker["pid"]),
-            worker["phase"] if worker["accepting"] else f"{worker['phase']}, joining",
+            str(worker["generation"] or ""),
+            _state(worker),
             _seconds(worker["age_s"]),
             f"{worker['rss_bytes'] / 2**20:.0f} MiB",
+            str(worker["in_flight"]),
+            str(worker["served"]),
+            _seconds(worker["loop_lag_s"]),
         )
         for worker in data["workers"]
     ]
-    return "<h2>Workers</h2>" + _table(("pid", "phase", "age", "memory"), rows) if rows else ""
+    head = ("pid", "number", "phase", "age", "memory", "in flight", "served", "loop lag")
+    restarts = f": {data['restarts']} replaced" if data["restarts"] else ""
+    return f"<h2>Workers{restarts}</h2>" + _table(head, rows) if rows else ""
+
+
+def _state(worker: Mapping[str, Any]) -> str:
+    if worker["leaving"]:
+        return f"{worker['phase']}, leaving"
+    is_new = worker["phase"] in {"starting", "loading"} and not worker["accepting"]
+    return f"{worker['phase']}, joining" if is_new else str(worker["phase"])
+
+
+def _endings(data: Data) -> str:
+    rows = [
+        (
+            str(ending["pid"]),
+            str(ending["generation"]),
+            _moment(ending["at"]),
+            ending["reason"],
+            ending["last_words"],
+        )
+        for ending in reversed(data["endings"])
+    ]
+    head = ("pid", "number", "when", "why", "last words")
+    return "<h2>Workers that ended</h2>" + _table(head, rows) if rows else ""
 
 
 def _requests(data: Data) -> str:
@@ -250,6 +293,10 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _lines(text: str) -> str:
     return escape(text).replace("\n", "<br>")
+
+
+def _moment(epoch_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(epoch_s))
 
 
 def _seconds(seconds: float) -> str:

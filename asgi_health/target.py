@@ -32,12 +32,15 @@ class LoadedApp:
             scope.
         warmup: the request to send before ready; None: the one of the configuration, or none.
         websocket: False when the application speaks HTTP only: handshakes are answered 404 then.
+        before_fork: called in the process that loaded, before it forks workers: closes what must
+            not be shared. None: there is nothing to close.
     """
 
     app: App
     lifespan: bool = True
     warmup: Warmup | None = None
     websocket: bool = True
+    before_fork: Callable[[], None] | None = None
 
 
 def load_target(target: Target) -> LoadedApp:

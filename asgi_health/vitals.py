@@ -3,19 +3,21 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from asgi_health import __version__
 from asgi_health.config import HealthConfig
 from asgi_health.hold import Hold, Outcome
 from asgi_health.phase import UNSETTLED, Lifecycle, Phase
-from asgi_health.probes import Snapshot, judge, results
+from asgi_health.probes import DRAINING_CODE, Snapshot, judge, results
 from asgi_health.query import Kind
 
 if TYPE_CHECKING:  # what these bring is not needed for the first answer
     from asgi_health.boot import Boot
-    from asgi_health.fleet import Membership
-    from asgi_health.scoreboard import WorkerRow
+    from asgi_health.fleet.membership import Membership
+    from asgi_health.fleet.scoreboard import WorkerRow
+    from asgi_health.fleet.seat import Seat
 
 __all__ = ["Vitals"]
 
@@ -29,16 +31,22 @@ class Vitals:
         self._hold = hold
         self.boot: Boot | None = None
         """The boot of this process; None until it begins."""
-        self.membership: Membership | None = None
+        self.membership: Membership | Seat | None = None
         """This worker's place among its siblings; None when it has none."""
+        self.load_report: Callable[[], dict[str, Any] | None] | None = None
+        """The report of a load that goes on in another process."""
 
     def snapshot(self, *, details: bool = False) -> Snapshot:
         """All that a probe's answer may be made of; `details` adds what only the authorised see."""
         lifecycle, board = self.lifecycle, self.membership
         fleet_code, fleet_output = (None, None) if board is None else board.verdict()
+        phase, was_ready = lifecycle.phase, lifecycle.was_ready
+        if board is not None and board.speaks_for_all:
+            phase = _instance_phase(phase, fleet_code)
+            was_ready = was_ready or phase is Phase.READY
         return Snapshot(
-            phase=lifecycle.phase,
-            was_ready=lifecycle.was_ready,
+            phase=phase,
+            was_ready=was_ready,
             failure=lifecycle.failure,
             has_fleet=board is not None,
             fleet_code=fleet_code,
@@ -56,14 +64,14 @@ class Vitals:
         verdict = judge(Kind.READY, snapshot)
         failure = snapshot.failure
         now_s = time.monotonic()
-        entered_s = self.lifecycle.entered_s
+        entered_s, own_phase = self.lifecycle.entered_s, self.lifecycle.phase
         shown = results(Kind.READY, snapshot)
         return {
             "title": self._config.title,
             "ready": verdict.passed,
             "phase": snapshot.phase.value,
             "code": verdict.code,
-            "phase_s": round(now_s - entered_s[snapshot.phase], 1),
+            "phase_s": round(now_s - entered_s[own_phase], 1),
             "uptime_s": round(now_s - entered_s[Phase.STARTING], 1),
             "pid": os.getpid(),
             "time": snapshot.time,
@@ -79,19 +87,24 @@ class Vitals:
         }
 
     def _details(self) -> dict[str, Any]:
-        recorder = None if self.boot is None else self.boot.recorder
+        rows = [] if self.membership is None else self.membership.rows()
         return {
-            "boot": None if recorder is None else recorder.report().as_json(),
-            "workers": [
-                _worker_json(row)
-                for row in ([] if self.membership is None else self.membership.rows())
-            ],
+            "boot": self._boot_report(),
+            "workers": [_worker_json(row) for row in rows],
+            "endings": [] if self.membership is None else self.membership.endings(),
+            "restarts": 0 if self.membership is None else self.membership.restarts(),
             "requests": self._requests(),
             "versions": {
                 "python": ".".join(map(str, sys.version_info[:3])),
                 "asgi_health": __version__,
             },
         }
+
+    def _boot_report(self) -> dict[str, Any] | None:
+        if self.load_report is not None:
+            return self.load_report()
+        recorder = None if self.boot is None else self.boot.recorder
+        return None if recorder is None else recorder.report().as_json()
 
     def _requests(self) -> dict[str, int]:
         totals = self._hold.totals
@@ -120,7 +133,20 @@ def _worker_json(row: "WorkerRow") -> dict[str, Any]:
         "accepting": row.accepting,
         "age_s": round(time.time() - row.started_at, 1),
         "rss_bytes": row.rss_bytes,
+        "generation": row.generation,
+        "in_flight": row.in_flight,
+        "served": row.served,
+        "loop_lag_s": round(row.loop_lag_s, 3),
+        "leaving": row.leaving,
     }
+
+
+def _instance_phase(own: Phase, fleet_code: str | None) -> Phase:
+    """What the instance is doing: one worker that starts or leaves does not speak for all."""
+    if fleet_code == DRAINING_CODE:
+        return Phase.DRAINING
+    is_replaceable = own in UNSETTLED or own is Phase.DRAINING
+    return Phase.READY if is_replaceable and fleet_code is None else own
 
 
 def _timestamp() -> str:

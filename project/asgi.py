@@ -27,6 +27,7 @@ app = HealthGate(
         hold_limit=_env.hold_limit,
         boot_deadline_s=_env.boot_deadline_s,
         failed_linger_s=_env.failed_linger_s,
+        drain_s=_env.drain_s,
         cors=cors_policy(_env),
         release=_env.release,
         title="VideoPlanet",

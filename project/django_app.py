@@ -1,7 +1,7 @@
 """The slow half: Django, loaded behind the gate while it answers probes."""
 
 from asgi_health import LoadedApp
-from asgi_health.adapters.django.loader import load_django, warmup_for
+from asgi_health.adapters.django.loader import close_connections, load_django, warmup_for
 from asgi_health.boot import step
 from project.env import current
 
@@ -25,4 +25,6 @@ def load() -> LoadedApp:
     # Django's handler has neither lifespan nor WebSockets. The ping passes every middleware and
     # needs no dependency.
     warmup = warmup_for("/api/ping", statuses=frozenset({200}))
-    return LoadedApp(app, lifespan=False, warmup=warmup, websocket=False)
+    return LoadedApp(
+        app, lifespan=False, warmup=warmup, websocket=False, before_fork=close_connections
+    )

@@ -18,7 +18,8 @@ CONFIGURATION = '''\
 
 import os
 
-from asgi_health.adapters.gunicorn import listen_address, trusted_proxies
+from asgi_health.adapters.gunicorn import Hooks, listen_address, trusted_proxies
+from asgi_health.fleet.config import FleetConfig
 
 wsgi_app = "health_asgi:app"
 worker_class = "asgi_health.adapters.uvicorn.Worker"
@@ -28,6 +29,18 @@ timeout = 30  # seconds that a worker may block before Gunicorn replaces it; cou
 graceful_timeout = int(os.environ.get("GRACEFUL_S") or 25)  # seconds for requests at a stop
 keepalive = 75  # seconds; longer than the balancer's, so that the balancer closes first
 forwarded_allow_ips = trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1")
+control_socket_disable = True  # its thread in the master would not survive the forks
+
+hooks = Hooks(FleetConfig.from_environ(os.environ))
+on_starting = hooks.on_starting
+when_ready = hooks.when_ready
+on_reload = hooks.on_reload
+nworkers_changed = hooks.nworkers_changed
+pre_fork = hooks.pre_fork
+post_fork = hooks.post_fork
+post_worker_init = hooks.post_worker_init
+worker_exit = hooks.worker_exit
+child_exit = hooks.child_exit
 '''
 NEXT = """\
 Start:        gunicorn health_asgi:app   (PORT, default 8000; WEB_CONCURRENCY, default 1)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from asgi_health.errors import LoadError
 from project.env import rules
@@ -60,7 +60,15 @@ class Env:
     failed_linger_s: float
     port: int
     web_concurrency: int
+    warm_boot: bool
+    drain_s: float
     graceful_s: int
+    ready_workers_min: int
+    crash_window_s: float
+    crash_limit: int
+    on_crash_loop: Literal["serve", "exit"]
+    worker_rss_limit_mib: int
+    loop_lag_warn_s: float
     forwarded_allow_ips: tuple[str, ...]
     release: str | None
     instance: str | None
@@ -83,6 +91,7 @@ class Env:
         database = _database(reader)
         origins = _origins(reader, debug=debug)
         domain = _public_domain(reader, environ)
+        workers = reader.integer("WEB_CONCURRENCY", default=_workers(database))
         return cls(
             debug=debug,
             secret_key=_secret_key(reader, strict=not debug),
@@ -100,8 +109,17 @@ class Env:
             boot_deadline_s=reader.seconds("BOOT_DEADLINE_S"),
             failed_linger_s=reader.seconds("FAILED_LINGER_S"),
             port=reader.integer("PORT"),
-            web_concurrency=reader.integer("WEB_CONCURRENCY", default=_workers(database)),
+            web_concurrency=workers,
+            warm_boot=reader.flag("WARM_BOOT"),
+            # While developing no balancer has to notice, and each restart would wait.
+            drain_s=reader.seconds("DRAIN_S", default="0" if debug else platform.drain_s),
             graceful_s=reader.integer("GRACEFUL_S", default=platform.graceful_s),
+            ready_workers_min=_ready_workers_min(reader, workers=workers),
+            crash_window_s=reader.seconds("CRASH_WINDOW_S"),
+            crash_limit=reader.integer("CRASH_LIMIT"),
+            on_crash_loop="exit" if reader.text("ON_CRASH_LOOP") == "exit" else "serve",
+            worker_rss_limit_mib=reader.integer("WORKER_RSS_LIMIT_MIB"),
+            loop_lag_warn_s=reader.seconds("LOOP_LAG_WARN_S"),
             forwarded_allow_ips=_proxies(reader, platform),
             release=reader.text("RELEASE") or None,
             instance=reader.text("INSTANCE") or None,
@@ -204,3 +222,14 @@ def _database(reader: Reader) -> Database:
 def _workers(database: Database) -> str:
     # On the embedded defaults, rate limits and live messages reach one process only.
     return "1" if database.embedded else str(min(os.cpu_count() or 1, _WORKERS_MAX))
+
+
+def _ready_workers_min(reader: Reader, *, workers: int) -> int:
+    least = reader.integer("READY_WORKERS_MIN")
+    if least > workers:
+        reader.problems.append(
+            f"READY_WORKERS_MIN is {least}, more than the {workers} worker(s): the service would "
+            "never be ready. Allowed: at most WEB_CONCURRENCY."
+        )
+        return workers
+    return least

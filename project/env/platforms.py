@@ -16,13 +16,21 @@ class Platform:
     proxies: str
     hold_s: str = "55"
     graceful_s: str = "25"
+    drain_s: str = "5"
 
 
 _PRIVATE: Final = "10.0.0.0/8,172.16.0.0/12,fd00::/8"
 _PLATFORMS: Final = (
-    Platform(name="Railway", marker="RAILWAY_", proxies="100.64.0.0/10"),
-    Platform(name="Heroku", marker="DYNO", proxies=_PRIVATE, hold_s="25", graceful_s="20"),
-    Platform(name="Render", marker="RENDER_", proxies=_PRIVATE),
+    Platform(name="Railway", marker="RAILWAY_", proxies="100.64.0.0/10", drain_s="2"),
+    Platform(
+        name="Heroku",
+        marker="DYNO",
+        proxies=_PRIVATE,
+        hold_s="25",
+        graceful_s="20",
+        drain_s="3",
+    ),
+    Platform(name="Render", marker="RENDER_", proxies=_PRIVATE, drain_s="0"),
     Platform(name="Fly", marker="FLY_", proxies=_PRIVATE),
 )
 _ANYWHERE: Final = Platform(name="", marker="", proxies="127.0.0.1,::1")

@@ -114,7 +114,7 @@ async def main():
         return sent[0]["status"], b"".join(m.get("body", b"") for m in sent[1:]).decode()
 
     failure = gate.lifecycle.failure
-    report = gate._vitals.boot.recorder.report()
+    report = gate.vitals.boot.recorder.report()
     found = {
         "phase": gate.lifecycle.phase.value,
         "code": failure and failure.code,
@@ -166,16 +166,26 @@ def python(code: str, folder: Path, **environment: str) -> Any:
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Any:
-    """Boot a project with these settings and files; what came of it."""
+def write(tmp_path: Path) -> Any:
+    """Write a project with these settings and files."""
 
-    def run(files: dict[str, str] | None = None, **settings: str) -> Any:
+    def write(files: dict[str, str] | None = None, **settings: str) -> None:
         values = {"debug": "False", "hosts": "['shop.example']", "middleware": "[]", "more": ""}
         texts = FILES | {"mysite/settings.py": SETTINGS.format(**(values | settings))}
         for name, text in (texts | (files or {})).items():
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
+
+    return write
+
+
+@pytest.fixture
+def boot(tmp_path: Path, write: Any) -> Any:
+    """Boot a project with these settings and files; what came of it."""
+
+    def run(files: dict[str, str] | None = None, **settings: str) -> Any:
+        write(files, **settings)
         return python(DRIVER, tmp_path)
 
     return run
@@ -401,3 +411,177 @@ def test_a_project_behind_tls_and_hosts_passes_its_warm_up(
     ]
     found = boot(hosts=hosts, middleware=repr(stack), more=more)
     assert (found["phase"], found["message"]) == ("ready", None)
+
+
+LOADING = """
+import json, os, sys
+from asgi_health.boot import load_in_place
+from asgi_health.fleet.forkguard import ForkGuard
+from asgi_health.report import Recorder
+
+guard = ForkGuard()
+guard.begin()
+loaded, _ = load_in_place("mysite.settings", recorder=Recorder(guard.look))
+"""
+IN_A_CHILD = """
+def in_a_child(work):
+    if os.fork() == 0:
+        try:
+            os._exit(work())
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.wait()[1])
+"""
+CONNECTING = (
+    FILES["shop/apps.py"]
+    + """
+        from django.db import connections
+        for alias in sorted(connections):
+            if alias != "unused":
+                connections[alias].ensure_connection()
+"""
+)
+
+
+def test_a_connection_opened_in_ready_is_attributed_and_closed_before_the_fork(
+    write: Any, tmp_path: Path
+) -> None:
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "db.sqlite3")}
+    write({"shop/apps.py": CONNECTING}, more=f"DATABASES = {{'default': {database}}}")
+    code = (
+        LOADING
+        + IN_A_CHILD
+        + """
+from django.db import connection
+
+def count():
+    with connection.cursor() as cursor:
+        return cursor.execute("SELECT count(*) + 41 FROM sqlite_master").fetchone()[0]
+
+opened = [(l.kind, l.what, l.owner) for l in guard.end()]
+loaded.before_fork()
+found = {"opened": opened, "closed": len(guard.end()), "open": connection.connection is not None}
+print(json.dumps(found | {"child": in_a_child(count), "parent": count()}))
+"""
+    )
+    found = python(code, tmp_path)
+    ((kind, what, owner),) = found.pop("opened")
+    assert (kind, owner) == ("descriptor", 'app "shop": ready()')
+    assert f"{tmp_path / 'db.sqlite3'}, open for writing" in what
+    assert found == {"closed": 0, "open": False, "child": 41, "parent": 41}
+
+
+def test_a_database_in_memory_survives_and_is_each_childs_own(write: Any, tmp_path: Path) -> None:
+    write({"shop/apps.py": CONNECTING})
+    code = (
+        LOADING
+        + IN_A_CHILD
+        + """
+from django.db import connection
+connection.cursor().execute("CREATE TABLE kept (x)")
+loaded.before_fork()
+
+def add():
+    cursor = connection.cursor()
+    cursor.execute("INSERT INTO kept VALUES (1)")
+    return cursor.execute("SELECT count(*) FROM kept").fetchone()[0]
+
+print(json.dumps([in_a_child(add), add()]))
+"""
+    )
+    assert python(code, tmp_path) == [1, 1]
+
+
+POOLED = """
+from django.db.backends.sqlite3 import base
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    events = []
+
+    def close(self):
+        self.events.append(f"{self.alias} closed")
+        if self.alias == "broken":
+            raise OSError("the connection is broken")
+        super().close()
+
+    def close_pool(self):
+        self.events.append(f"{self.alias}'s pool closed")
+"""
+CACHE = """
+from django.core.cache.backends.locmem import LocMemCache
+closed = []
+
+class Cache(LocMemCache):
+    def close(self):
+        closed.append(self._name)
+
+    def __init__(self, name, params):
+        super().__init__(name, params)
+        self._name = name
+"""
+USING_A_CACHE = (
+    CONNECTING
+    + """
+        from django.core.cache import cache
+        cache.set("x", 1)
+"""
+)
+
+
+@pytest.mark.parametrize("aliases", [("default",), ("broken", "default", "other", "unused")])
+def test_connections_pools_and_caches_are_closed_even_when_one_of_them_fails(
+    aliases: tuple[str, ...], write: Any, tmp_path: Path
+) -> None:
+    names = {alias: str(tmp_path / alias) for alias in aliases}
+    databases = {a: {"ENGINE": "mysite.pooled", "NAME": name} for a, name in names.items()}
+    caches = {
+        "default": {"BACKEND": "mysite.cache.Cache", "LOCATION": "used"},
+        "unused": {"BACKEND": "mysite.cache.Cache", "LOCATION": "unused"},
+    }
+    files = {
+        "shop/apps.py": USING_A_CACHE,
+        "mysite/cache.py": CACHE,
+        "mysite/pooled/__init__.py": "",
+        "mysite/pooled/base.py": POOLED,
+    }
+    write(files, more=f"DATABASES = {databases}\nCACHES = {caches}")
+    code = (
+        LOADING
+        + """
+from mysite.cache import closed
+from mysite.pooled.base import DatabaseWrapper
+try:
+    loaded.before_fork()
+    raised = None
+except OSError as error:
+    raised = str(error)
+print(json.dumps([DatabaseWrapper.events, closed, raised]))
+"""
+    )
+    events, closed, raised = python(code, tmp_path)
+    used = [alias for alias in aliases if alias != "unused"]
+    assert sorted(events) == sorted(
+        event for alias in used for event in (f"{alias} closed", f"{alias}'s pool closed")
+    )
+    for alias in used:
+        assert events.index(f"{alias} closed") < events.index(f"{alias}'s pool closed")
+    assert closed == ["used"]
+    assert raised == ("the connection is broken" if "broken" in aliases else None)
+
+
+def test_closing_loads_nothing(tmp_path: Path) -> None:
+    code = (
+        "import json, sys\nfrom asgi_health.adapters.django.loader import close_connections\n"
+        "close_connections()\n"
+        "print(json.dumps([n for n in sys.modules if n.partition('.')[0] == 'django']))"
+    )
+    assert python(code, tmp_path) == []
+
+
+@pytest.mark.parametrize("named", ["mysite.asgi.application", "mysite.custom.application"])
+def test_an_application_that_the_settings_name_closes_them_too(
+    named: str, write: Any, tmp_path: Path
+) -> None:
+    write(more=f"ASGI_APPLICATION = '{named}'")
+    code = LOADING + "print(json.dumps(loaded.before_fork.__name__))"
+    assert python(code, tmp_path) == "close_connections"

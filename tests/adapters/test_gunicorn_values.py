@@ -4,14 +4,13 @@ import socket
 
 import pytest
 
-from asgi_health.adapters import gunicorn
-from asgi_health.adapters.gunicorn import listen_address, trusted_proxies
+from asgi_health.adapters.gunicorn import listen_address, trusted_proxies, values
 
 
 def test_the_address_is_dual_stack_where_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gunicorn, "_has_dual_stack", lambda: True)
+    monkeypatch.setattr(values, "_has_dual_stack", lambda: True)
     assert listen_address(8000) == "[::]:8000"
-    monkeypatch.setattr(gunicorn, "_has_dual_stack", lambda: False)
+    monkeypatch.setattr(values, "_has_dual_stack", lambda: False)
     assert listen_address(8000) == "0.0.0.0:8000"
 
 

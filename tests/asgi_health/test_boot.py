@@ -207,7 +207,7 @@ async def test_the_report_can_be_read_while_the_boot_runs() -> None:
     target = GatedLoad(LoadedApp(hello, lifespan=False))
     async with served(target) as booted:
         await target.has_been_entered()
-        live = booted.gate._vitals.boot.recorder.report()
+        live = booted.gate.vitals.boot.recorder.report()
         assert [(s.name, s.duration_s is None) for s in live.steps] == [
             ("import", False),
             ("load", True),
@@ -215,9 +215,9 @@ async def test_the_report_can_be_read_while_the_boot_runs() -> None:
         assert live.cpu_s == 0
         target.opened.set()
         await booted.until("ready")
-        done = booted.gate._vitals.boot.recorder.report()
+        done = booted.gate.vitals.boot.recorder.report()
         assert all(s.duration_s is not None for s in done.steps)
-        assert booted.gate._vitals.boot.recorder.report().total_s == done.total_s
+        assert booted.gate.vitals.boot.recorder.report().total_s == done.total_s
 
 
 async def test_steps_tell_where_the_time_went() -> None:
@@ -240,7 +240,7 @@ async def test_steps_tell_where_the_time_went() -> None:
 
     async with served(load, warmup=Warmup("/")) as booted:
         await booted.until("ready")
-        report = booted.gate._vitals.boot.recorder.report()
+        report = booted.gate.vitals.boot.recorder.report()
         names = [s.name for s in report.steps]
         assert names == ["import", "load", "mine", "lifespan startup", "warm-up"]
 

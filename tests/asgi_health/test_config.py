@@ -29,7 +29,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "/statusz",
     )
     assert (config.hold_s, config.hold_limit, config.boot_deadline_s) == (55.0, 512, 240.0)
-    assert (config.failed_linger_s, config.retry_after_s) == (60.0, 1)
+    assert (config.failed_linger_s, config.drain_s, config.retry_after_s) == (60.0, 0.0, 1)
     assert (config.token, config.details_loopback, config.cors, config.warmup) == (
         None,
         False,
@@ -100,6 +100,7 @@ def test_the_startup_path_and_the_page_may_be_left_out() -> None:
         ("hold_limit", 0),
         ("boot_deadline_s", 0.001),
         ("failed_linger_s", 0),
+        ("drain_s", 0),
         ("retry_after_s", 1),
     ],
 )
@@ -146,6 +147,7 @@ def test_the_environment_gives_every_documented_value() -> None:
             "HOLD_LIMIT": "7",
             "BOOT_DEADLINE_S": "9",
             "FAILED_LINGER_S": "0",
+            "DRAIN_S": "4",
             "UNRELATED": "x",
         }
     )
@@ -156,6 +158,7 @@ def test_the_environment_gives_every_documented_value() -> None:
         hold_limit=7,
         boot_deadline_s=9,
         failed_linger_s=0,
+        drain_s=4,
     )
 
 
@@ -191,6 +194,7 @@ def test_words_for_no(raw: str) -> None:
         ("HOLD_LIMIT", "1.5", "a whole number"),
         ("BOOT_DEADLINE_S", "4m", "a number"),
         ("FAILED_LINGER_S", "-", "a number"),
+        ("DRAIN_S", "5s", "a number"),
     ],
 )
 def test_an_unreadable_environment_value_is_named(name: str, raw: str, allowed: str) -> None:

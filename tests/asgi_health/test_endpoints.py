@@ -312,10 +312,10 @@ async def test_a_stream_that_its_server_cancels_gives_its_place_back() -> None:
         scope = http_scope("/statusz/events", headers=[BEARER])
         stream = Exchange(booted.gate, scope, messages=[])
         await settle()
-        assert booted.gate._endpoints._streams == 1
+        assert booted.gate.endpoints._streams == 1
         stream.task.cancel()
         await asyncio.wait({stream.task})
-        assert booted.gate._endpoints._streams == 0
+        assert booted.gate.endpoints._streams == 0
 
 
 async def test_probes_of_a_gate_that_has_no_loop_task_yet_start_it() -> None:

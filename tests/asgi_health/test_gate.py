@@ -148,8 +148,8 @@ async def test_a_request_is_held_and_then_answered_by_the_application() -> None:
         target.opened.set()
         await exchange.end()
         assert (exchange.status, exchange.body) == (200, b"/early")
-        assert booted.gate._hold.totals[Outcome.SETTLED] == 1
-        assert booted.gate._hold.now == 0
+        assert booted.gate.hold.totals[Outcome.SETTLED] == 1
+        assert booted.gate.hold.now == 0
     assert other_tasks() == []
 
 
@@ -254,12 +254,12 @@ async def test_a_client_that_leaves_while_held_is_dropped(scope: dict[str, Any])
         exchange = Exchange(booted.gate, scope)
         await target.has_been_entered()
         await settle()
-        assert booted.gate._hold.now == 1
+        assert booted.gate.hold.now == 1
         exchange.leave()
         await exchange.end()
         assert exchange.sent == []
-        assert booted.gate._hold.now == 0
-        assert booted.gate._hold.totals[Outcome.GONE] == 1
+        assert booted.gate.hold.now == 0
+        assert booted.gate.hold.totals[Outcome.GONE] == 1
         target.opened.set()
         await booted.until("ready")
         assert keeper.calls == []
@@ -274,7 +274,7 @@ async def test_a_request_that_the_server_cancels_while_held_frees_its_place() ->
         exchange.task.cancel()
         await asyncio.wait({exchange.task})
         assert exchange.task.cancelled()
-        assert booted.gate._hold.now == 0
+        assert booted.gate.hold.now == 0
         await settle()
         assert not booted.gate.lifecycle._waiters
         target.opened.set()
@@ -291,7 +291,7 @@ async def test_a_receive_that_raises_while_held_reaches_the_server_and_frees_its
         await target.has_been_entered()
         with pytest.raises(OSError, match="connection lost"):
             await limited(booted.gate(http_scope(), receive, nowhere))
-        assert booted.gate._hold.now == 0
+        assert booted.gate.hold.now == 0
         target.opened.set()
 
 
@@ -350,8 +350,8 @@ async def test_a_request_held_too_long_or_one_too_many_gets_503_and_a_reason(
             "detail": text,
             "retry_after_s": 7,
         }
-        assert booted.gate._hold.totals[outcome] == 1
-        assert booted.gate._hold.now == 0
+        assert booted.gate.hold.totals[outcome] == 1
+        assert booted.gate.hold.now == 0
         target.opened.set()
 
 
@@ -536,7 +536,7 @@ async def test_preflights_are_answered_before_ready_and_passed_on_after() -> Non
         assert early.headers[b"access-control-allow-credentials"] == b"true"
         assert early.headers[b"vary"] == b"Origin"
         assert early.body == b""
-        assert booted.gate._hold.totals[Outcome.SETTLED] == 0
+        assert booted.gate.hold.totals[Outcome.SETTLED] == 0
         target.opened.set()
         await booted.until("ready")
         assert (await get(booted.gate, "/api", **PREFLIGHT)).body == b"/api"
@@ -727,7 +727,7 @@ async def test_a_thousand_probes_and_requests_at_once_lose_nothing() -> None:
         assert {e.status for e in held} == {200}
         assert {(p.status, p.body) for p in later} <= {(503, b"loading"), (200, b"ok")}
         assert (await get(booted.gate, "/readyz")).body == b"ok"
-        assert booted.gate._hold.totals[Outcome.SETTLED] == 500
+        assert booted.gate.hold.totals[Outcome.SETTLED] == 500
     assert other_tasks() == []
 
 

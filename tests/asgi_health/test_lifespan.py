@@ -198,7 +198,7 @@ async def test_a_second_stop_does_not_cut_the_cleanup_of_the_inner_startup_short
 
     async with served(lambda: inner) as booted:
         await booted.until("loading")
-        while not booted.gate._vitals.boot or not booted.gate._vitals.boot._lifespan:  # noqa: ASYNC110
+        while not booted.gate.vitals.boot or not booted.gate.vitals.boot._lifespan:  # noqa: ASYNC110
             await asyncio.sleep(0)
         await settle()
         booted.gate._drain()

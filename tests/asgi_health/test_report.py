@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from server_side import LIMIT_S
 
+from asgi_health.boot import load_in_place
 from asgi_health.report import AppCost, Recorder, add_app_cost, clean_traceback, step
 
 LOADERS = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
@@ -83,6 +84,48 @@ def test_a_step_that_raises_is_recorded_all_the_same() -> None:
     with pytest.raises(OSError, match="no"):
         fail()
     assert recorder.report().steps[0].duration_s == 3.0
+
+
+def test_an_observer_hears_of_each_part_when_it_has_ended() -> None:
+    heard: list[str] = []
+    recorder = Recorder(heard.append)
+
+    def fail() -> None:
+        with recorder.step("outer"):
+            with recorder.step("inner"):
+                assert heard == []
+            recorder.add_app(AppCost(label="shop", import_s=1.0))
+            recorder.add_app(AppCost(label="shop", models_s=1.0))
+            recorder.add_app(AppCost(label="shop", ready_s=1.0))
+            raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        fail()
+    parts = ["import", "models", "ready()"]
+    assert heard == ["inner", *(f'app "shop": {part}' for part in parts), "outer"]
+
+
+def test_an_observer_finds_the_part_recorded_already() -> None:
+    seen: list[Any] = []
+    recorder = Recorder(lambda _label: seen.append(recorder.report()))
+    with recorder.step("one"):
+        pass
+    recorder.add_app(AppCost(label="shop", ready_s=2.0))
+    assert seen[0].steps[0].duration_s is not None
+    assert seen[1].apps == (AppCost(label="shop", ready_s=2.0),)
+
+
+def test_a_load_in_place_records_in_the_recorder_of_its_caller() -> None:
+    heard: list[str] = []
+    recorder = Recorder(heard.append)
+
+    def load() -> Any:
+        add_app_cost(AppCost(label="shop", ready_s=1.0))
+        return lambda scope, receive, send: None
+
+    _, used = load_in_place(load, recorder=recorder)
+    assert used is recorder
+    assert heard == ["import", 'app "shop": ready()', "load"]
 
 
 def test_before_the_first_step_there_is_no_latest_one() -> None:

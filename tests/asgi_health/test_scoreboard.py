@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_health import scoreboard
+from asgi_health.fleet import scoreboard
+from asgi_health.fleet.scoreboard import ROWS, Scoreboard, WorkerRow, is_alive, process_start
 from asgi_health.phase import Phase
-from asgi_health.scoreboard import ROWS, Scoreboard, WorkerRow, is_alive, process_start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the table needs flock")
 
@@ -77,6 +77,11 @@ rows = st.builds(
     ready_at=st.floats(allow_nan=False),
     updated_s=st.floats(allow_nan=False),
     rss_bytes=st.integers(0, 2**63),
+    generation=st.integers(0, 2**32 - 1),
+    in_flight=st.integers(0, 2**32 - 1),
+    served=st.integers(0, 2**63),
+    loop_lag_s=st.floats(allow_nan=False),
+    leaving=st.booleans(),
 )
 
 
@@ -103,7 +108,7 @@ def test_a_torn_write_leaves_the_last_good_slot(board: Scoreboard, seed: int) ->
     newest = (generations - 1) % 2
     start = 3 * 256 + newest * 128
     for _ in range(chance.randrange(1, 8)):
-        position = start + chance.randrange(60)
+        position = start + chance.randrange(83)
         board._map[position] = (board._map[position] + chance.randrange(1, 256)) % 256
     assert board.read(3) in (row(rss_bytes=generations - 2), row(rss_bytes=generations - 1))
     board.write(3, row(rss_bytes=99))
@@ -114,10 +119,10 @@ def test_a_half_written_slot_leaves_the_last_good_one(board: Scoreboard) -> None
     board.write(0, row(rss_bytes=1))
     good = bytes(board._map[0:128])
     board.write(0, row(rss_bytes=2))
-    whole = bytes(board._map[128:188])
-    for cut in range(60):
+    whole = bytes(board._map[128:216])
+    for cut in range(88):
         board._map[0:128] = good
-        board._map[128:188] = whole[:cut] + bytes(60 - cut)
+        board._map[128:216] = whole[:cut] + bytes(88 - cut)
         assert board.read(0) in (row(rss_bytes=1), row(rss_bytes=2))
         if cut < 50:
             assert board.read(0) == row(rss_bytes=1)
@@ -147,7 +152,7 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from asgi_health.phase import Phase
-from asgi_health.scoreboard import Scoreboard, WorkerRow, process_start
+from asgi_health.fleet.scoreboard import Scoreboard, WorkerRow, process_start
 
 board = Scoreboard(Path(sys.argv[1]))
 
@@ -181,7 +186,7 @@ print("survived")
 
 
 def test_writers_killed_in_the_middle_of_writes_corrupt_nothing(tmp_path: Path) -> None:
-    root = str(Path(scoreboard.__file__).parents[1])
+    root = str(Path(scoreboard.__file__).parents[2])
     run = subprocess.run(
         [sys.executable, "-c", KILLER, str(tmp_path / "table")],
         capture_output=True,

@@ -14,6 +14,17 @@ from server_side import Exchange, http_scope, limited, other_tasks, settle
 
 from asgi_health.statuspage import render_json, render_page, render_sections, stream_events
 
+
+def worker(pid: int, phase: str, **more: Any) -> dict[str, Any]:
+    """A row of the table of workers."""
+    row = {"pid": pid, "phase": phase, "accepting": True, "age_s": 3.0, "rss_bytes": 0}
+    return (
+        row
+        | {"generation": 0, "in_flight": 0, "served": 0, "loop_lag_s": 0.0, "leaving": False}
+        | more
+    )
+
+
 DATA: dict[str, Any] = {
     "title": "Service",
     "ready": True,
@@ -40,9 +51,23 @@ DATA: dict[str, Any] = {
         ],
     },
     "workers": [
-        {"pid": 8, "phase": "ready", "accepting": True, "age_s": 3.0, "rss_bytes": 2**21},
-        {"pid": 9, "phase": "loading", "accepting": False, "age_s": 3.0, "rss_bytes": 0},
+        worker(8, "ready", rss_bytes=2**21, generation=4, in_flight=5, served=60),
+        worker(9, "loading", accepting=False),
+        worker(10, "draining", leaving=True),
     ],
+    "endings": [
+        {
+            "pid": 6,
+            "generation": 3,
+            "at": 0.0,
+            "reason": "killed by SIGSEGV",
+            "signal": "SIGSEGV",
+            "exit_code": None,
+            "out_of_memory": False,
+            "last_words": "Traceback\n  end",
+        }
+    ],
+    "restarts": 1,
     "requests": {"held_now": 1, "handed_over": 2},
     "versions": {"python": "3.11.1"},
 }

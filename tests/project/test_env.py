@@ -46,6 +46,9 @@ def test_the_defaults_are_those_of_the_product_in_production() -> None:
     assert (env.hold_s, env.hold_limit, env.boot_deadline_s, env.failed_linger_s) == (
         55, 512, 240, 60,
     )  # fmt: skip
+    assert (env.drain_s, env.warm_boot, env.ready_workers_min) == (5, True, 1)
+    assert (env.crash_window_s, env.crash_limit, env.on_crash_loop) == (60, 5, "serve")
+    assert (env.worker_rss_limit_mib, env.loop_lag_warn_s) == (0, 1)
     assert env.health_token is None
     assert env.forwarded_allow_ips == ("127.0.0.1", "::1")
 
@@ -71,7 +74,15 @@ CHANGES = {
     "FAILED_LINGER_S": "0",
     "PORT": "9000",
     "WEB_CONCURRENCY": "3",
+    "WARM_BOOT": "0",
+    "DRAIN_S": "1.5",
     "GRACEFUL_S": "5",
+    "READY_WORKERS_MIN": "2",
+    "CRASH_WINDOW_S": "30",
+    "CRASH_LIMIT": "3",
+    "ON_CRASH_LOOP": "exit",
+    "WORKER_RSS_LIMIT_MIB": "512",
+    "LOOP_LAG_WARN_S": "0",
     "FORWARDED_ALLOW_IPS": "10.1.2.3",
     "RELEASE": "abc123",
     "INSTANCE": "replica-1",
@@ -87,7 +98,8 @@ def test_every_declared_variable_has_an_example_here() -> None:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_declared_variable_changes_something(name: str) -> None:
-    assert read(**{name: CHANGES[name]}) != read()
+    several = {"WEB_CONCURRENCY": "2"} if name == "READY_WORKERS_MIN" else {}
+    assert read(**several, **{name: CHANGES[name]}) != read(**several)
 
 
 @pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
@@ -256,6 +268,9 @@ def test_a_short_health_token_is_refused_in_every_mode(debug: str) -> None:
         ("PORT", "0"), ("PORT", "65536"), ("PORT", "1.5"), ("WEB_CONCURRENCY", "0"),
         ("HOLD_S", "-1"), ("HOLD_S", "nan"), ("HOLD_S", "inf"), ("HOLD_LIMIT", "-1"),
         ("BOOT_DEADLINE_S", "0"), ("GRACEFUL_S", "a"), ("LOG_FORMAT", "xml"),
+        ("WARM_BOOT", "maybe"), ("DRAIN_S", "-1"), ("DRAIN_S", "inf"), ("READY_WORKERS_MIN", "0"),
+        ("CRASH_WINDOW_S", "0"), ("CRASH_LIMIT", "1"), ("ON_CRASH_LOOP", "panic"),
+        ("WORKER_RSS_LIMIT_MIB", "-1"), ("LOOP_LAG_WARN_S", "nan"),
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"), ("FORWARDED_ALLOW_IPS", "proxy"),
     ],
 )  # fmt: skip
@@ -295,6 +310,30 @@ def test_heroku_render_and_fly_are_understood() -> None:
     assert "mine.fly.dev" in fly.allowed_hosts
     assert all("10.0.0.0/8" in env.forwarded_allow_ips for env in (heroku, render, fly))
     assert all(env.problems == () for env in (heroku, render, fly))
+
+
+@pytest.mark.parametrize(
+    ("marker", "drain_s"),
+    [("RAILWAY_REPLICA_ID", 2), ("DYNO", 3), ("RENDER_INSTANCE_ID", 0), ("FLY_APP_NAME", 5)],
+)
+def test_each_platform_has_its_own_drain_and_debug_has_none(marker: str, drain_s: float) -> None:
+    assert read(**{marker: "x"}).drain_s == drain_s
+    assert read(**{marker: "x"}, DEBUG="1").drain_s == 0
+    assert read(**{marker: "x"}, DEBUG="1", DRAIN_S="7").drain_s == 7
+    assert read(DEBUG="1").drain_s == 0
+
+
+def test_more_workers_cannot_be_asked_for_than_there_are() -> None:
+    assert read(READY_WORKERS_MIN="3", WEB_CONCURRENCY="3").ready_workers_min == 3
+
+    env = read(READY_WORKERS_MIN="3", WEB_CONCURRENCY="2")
+
+    (problem,) = env.problems
+    assert problem == (
+        "READY_WORKERS_MIN is 3, more than the 2 worker(s): the service would never be ready. "
+        "Allowed: at most WEB_CONCURRENCY."
+    )
+    assert env.ready_workers_min == 2
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -466,7 +505,7 @@ def test_reading_never_raises_and_numbers_stay_usable(environ: dict[str, str]) -
 
     assert 1 <= env.port <= 65_535
     assert all(math.isfinite(value) for value in (env.hold_s, env.boot_deadline_s))
-    assert env.web_concurrency >= 1
+    assert 1 <= env.ready_workers_min <= env.web_concurrency
     assert all(isinstance(problem, str) and problem for problem in env.problems)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,7 +10,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.servers.conftest import Start
-from tests.servers.harness import GUNICORN, LIMIT_S, UVICORN, UVICORN_WORKERS, Kind, Loads, Server
+from tests.servers.harness import (
+    GUNICORN,
+    LIMIT_S,
+    UVICORN,
+    UVICORN_WORKERS,
+    Kind,
+    Loads,
+    Server,
+    until,
+)
 
 STOPS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
 
@@ -232,3 +242,89 @@ def test_workers_that_are_told_to_stop_all_at_once_end(start: Start, loads: Load
     server.tell_group(signal.SIGINT)  # what a terminal does at ^C
     assert server.wait_ended() == 0
     assert "Traceback" not in server.log
+
+
+@STOPS
+def test_a_draining_server_accepts_and_serves_until_a_second_signal(
+    number: signal.Signals, start: Start, loads: Loads
+) -> None:
+    server = start(UVICORN, env={"DRAIN_S": "3600"})
+    loads.release()
+    server.wait_ready()
+    with server.connect() as kept:
+        kept.request("/hello")
+        assert "connection" not in kept.answer().headers
+        server.tell(number)
+        until(lambda: server.ask("/readyz").status == 503, "the drain")
+        assert server.ask("/readyz").text.strip() == "draining"
+        kept.request("/hello")
+        for answer in (kept.answer(), server.ask("/hello"), server.ask("/livez")):
+            assert answer.status == 200
+            assert answer.headers["connection"] == "close"
+        assert kept.is_closed_by_server()
+    assert "Shutting down" not in server.log
+    server.tell(number)
+    _assert_ended_well(server, UVICORN, number)
+    assert server.log.count("the inner shutdown ran") == 1
+
+
+@pytest.mark.parametrize("kind", [UVICORN, UVICORN_WORKERS], ids=lambda kind: kind.name)
+def test_a_drain_ends_by_itself_and_then_the_server_stops(
+    kind: Kind, start: Start, loads: Loads
+) -> None:
+    server = start(kind, env={"DRAIN_S": "0.5"})
+    loads.release(server.workers)
+    server.wait_ready()
+    server.tell(signal.SIGTERM)
+    _assert_ended_well(server, kind, signal.SIGTERM)
+    assert server.log.count("the inner shutdown ran") == server.workers
+
+
+def test_a_request_in_flight_outlives_the_drain(start: Start, loads: Loads) -> None:
+    server = start(UVICORN, env={"DRAIN_S": "0.1"})
+    loads.release()
+    server.wait_ready()
+    with server.connect() as client:
+        client.request("/wait")
+        flight = loads.next("request")
+        server.tell(signal.SIGTERM)
+        server.wait_for_log("Waiting for connections to close")
+        flight.release()
+        assert client.answer().text == "waited"
+    _assert_ended_well(server, UVICORN, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("is_group", [False, True], ids=["parent told", "all told"])
+def test_every_worker_drains_also_when_its_parent_repeats_the_order(
+    *, is_group: bool, start: Start, loads: Loads
+) -> None:
+    server = start(UVICORN_WORKERS, env={"DRAIN_S": "3600"})
+    loads.release(2)
+    server.wait_ready()
+    (server.tell_group if is_group else server.tell)(signal.SIGTERM)
+    server.wait_for_log("Terminated child process", count=2)
+    dates: defaultdict[int, set[str]] = defaultdict(set)
+
+    def all_drain() -> bool:
+        answer = server.ask("/hello")
+        assert answer.status == 200
+        if answer.headers.get("connection") == "close":
+            dates[answer.json["pid"]].add(answer.headers["date"])
+        # a server that had heard would tick no more: it sets its Date once a second
+        return [len(seen) >= 3 for seen in dates.values()] == [True, True]
+
+    until(all_drain, "both workers draining")
+    answer = server.ask("/readyz")
+    assert (answer.status, answer.text.strip()) == (503, "draining")
+    assert "Shutting down" not in server.log
+
+
+def test_a_server_that_still_loads_does_not_drain(start: Start, loads: Loads) -> None:
+    server = start(UVICORN, env={"DRAIN_S": "3600"})
+    loads.next()
+    with server.connect() as client:
+        client.request("/hello")
+        server.wait_held(1)
+        server.tell(signal.SIGTERM)
+        assert client.answer().json["code"] == "service.draining"
+    _assert_ended_well(server, UVICORN, signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Load all of Django, each step recorded, so that the first request pays for nothing."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from asgi_health.target import LoadedApp
 from asgi_health.types import App, Headers
 from asgi_health.warmup import Warmup
 
-__all__ = ["WARMUP_PATH", "load_django", "load_project", "warmup_for"]
+__all__ = ["WARMUP_PATH", "close_connections", "load_django", "load_project", "warmup_for"]
 
 WARMUP_PATH = "/asgi-health-warmup"
 """Passes all middleware and the URLconf, and is expected not to exist.
@@ -26,15 +27,10 @@ def load_project(settings_module: str) -> LoadedApp:
     handler = load_django(settings_module)
     named = _named_application()
     warmup = warmup_for(WARMUP_PATH)
-    return (
-        LoadedApp(handler, lifespan=False, warmup=warmup, websocket=False)
-        if named is None
-        else LoadedApp(
-            named,
-            lifespan=not _is_django(named),
-            warmup=warmup,
-            websocket=not _is_django(named),
-        )
+    app = handler if named is None else named
+    is_own = not _is_django(app)
+    return LoadedApp(
+        app, lifespan=is_own, warmup=warmup, websocket=is_own, before_fork=close_connections
     )
 
 
@@ -62,6 +58,30 @@ def load_django(settings_module: str) -> App:
         from django.core.handlers.asgi import ASGIHandler  # noqa: PLC0415
 
         return cast("App", ASGIHandler())
+
+
+def close_connections() -> None:
+    """Close what the calling thread opened of databases, their pools and caches.
+
+    Whoever uses them next, a forked worker too, connects anew. A database in memory stays open, as
+    Django refuses to close it. Loads nothing. Blocking.
+
+    Raises:
+        Exception: what a database or cache raises while it is closed; the others are closed then.
+    """
+    with ExitStack() as closing:  # runs last in, first out: a connection goes back into its pool
+        if "django.core.cache" in sys.modules:
+            from django.core.cache import caches  # noqa: PLC0415 - must not be what loads Django
+
+            for cache in caches.all(initialized_only=True):
+                closing.callback(cache.close)
+        if "django.db" in sys.modules:
+            from django.db import connections  # noqa: PLC0415 - the same
+
+            for connection in connections.all(initialized_only=True):
+                if hasattr(connection, "close_pool"):
+                    closing.callback(connection.close_pool)
+                closing.callback(connection.close)
 
 
 def warmup_for(path: str, *, statuses: frozenset[int] | None = None) -> Warmup:

@@ -11,10 +11,16 @@ import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
+from asgi_health.fleet.scoreboard import (
+    ROWS,
+    Scoreboard,
+    WorkerRow,
+    process_start,
+    rss_bytes,
+)
 from asgi_health.phase import UNSETTLED, Phase
-from asgi_health.scoreboard import ROWS, Scoreboard, WorkerRow, process_start
 
 __all__ = ["Membership", "judge_fleet"]
 
@@ -26,6 +32,9 @@ _ABSENT = frozenset({Phase.DRAINING, Phase.STOPPED})
 
 class Membership:
     """This worker's row among those of its instance."""
+
+    speaks_for_all = False
+    """Whether readiness is the instance's, whichever worker is asked."""
 
     def __init__(
         self, board: Scoreboard, *, joins_quietly: bool, index: int, row: WorkerRow
@@ -87,7 +96,7 @@ class Membership:
             accepting=accepting,
             ready_at=ready_at,
             updated_s=time.monotonic(),
-            rss_bytes=_rss_bytes(),
+            rss_bytes=rss_bytes(),
         )
         self._board.write(self._index, self._row)
         self._read_s = float("-inf")
@@ -95,6 +104,14 @@ class Membership:
     def rows(self) -> list[WorkerRow]:
         """The rows of all living workers."""
         return [row for _, row in self._board.rows()]
+
+    def endings(self) -> list[dict[str, Any]]:
+        """How workers ended; only a master of ours knows."""
+        return []
+
+    def restarts(self) -> int:
+        """How many workers have been replaced; only a master of ours knows."""
+        return 0
 
     def verdict(self) -> tuple[str | None, str | None]:
         """Why the instance is not ready, as code and in words.
@@ -139,13 +156,5 @@ def _own_row(*, accepting: bool) -> WorkerRow:
         started_at=time.time(),
         ready_at=0.0,
         updated_s=time.monotonic(),
-        rss_bytes=_rss_bytes(),
+        rss_bytes=rss_bytes(),
     )
-
-
-def _rss_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

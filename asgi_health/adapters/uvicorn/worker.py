@@ -20,6 +20,7 @@ import warnings
 from types import FrameType
 from typing import Any
 
+from asgi_health.adapters.uvicorn.server import Post, serve_in_fleet
 from asgi_health.phase import UNSETTLED
 
 with warnings.catch_warnings():
@@ -42,6 +43,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._notifies_at_settling = False
+        self.post: Post | None = None
         _log_like_gunicorn(self.log.error_log)
         self.config.timeout_notify = 1
         graceful_s = max(0.0, self.cfg.graceful_timeout - _SHUTDOWN_MARGIN_S)
@@ -55,6 +57,13 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # neither package has types
         elif not self._notifies_at_settling:  # the promise must not outlive the boot by a tick
             self._notifies_at_settling = True
             lifecycle.left(UNSETTLED).add_done_callback(lambda _: self.notify())
+
+    async def _serve(self) -> None:
+        """Serve as a member of the fleet when the hooks have made it one, else as stock does."""
+        if self.post is None:
+            await super()._serve()
+        else:
+            await serve_in_fleet(self, self.post)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop on SIGQUIT, which Gunicorn sends its workers when it gets SIGINT, as on SIGTERM.

@@ -1,4 +1,6 @@
-"""The shared table of the workers of one instance: a small mapped file, one row a worker.
+"""The shared table of the workers of one instance: a small mapping, one row a worker.
+
+It is memory that the master made before it forked, or, without hooks in a master, a file.
 
 A worker that is killed in the middle of a write corrupts nothing: a row has two slots with a
 checksum each, written in turn, and a reader takes the newest slot that is whole.
@@ -14,17 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asgi_health.phase import Phase
 
-__all__ = ["ROWS", "Scoreboard", "WorkerRow", "is_alive", "process_start"]
+__all__ = ["ROWS", "Scoreboard", "WorkerRow", "is_alive", "process_start", "rss_bytes"]
 
 ROWS = 64
-_SLOT = struct.Struct("<IIQQB?dddQ")  # checksum, sequence, then the fields of WorkerRow
+_SLOT = struct.Struct("<IIQQB?dddQIIQd?")  # checksum, sequence, then the fields of WorkerRow
 _SLOT_BYTES = 128
 _ROW_BYTES = 2 * _SLOT_BYTES
 _READS_MAX = 5
 _PHASES = tuple(Phase)
+_FREE = (0, 0, 0, False, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, False)
 _ENDED = frozenset("ZX")
 _NAME = "asgi-health-{uid}-{host:08x}-{pid}-{start}.board"
 """The host, because containers with process numbers of their own may share a temporary folder."""
@@ -44,6 +48,11 @@ class WorkerRow:
         ready_at: seconds since the epoch; 0 before ready.
         updated_s: monotonic seconds of the write, comparable between processes of one machine.
         rss_bytes: resident memory; 0 where it cannot be read.
+        generation: the master's count of workers when this one was forked; 0 without such a master.
+        in_flight: requests that are being answered.
+        served: requests answered since the start.
+        loop_lag_s: how late the event loop was when it was last asked.
+        leaving: whether it was told to stop, or stops to be replaced.
     """
 
     pid: int
@@ -54,22 +63,30 @@ class WorkerRow:
     ready_at: float
     updated_s: float
     rss_bytes: int
+    generation: int = 0
+    in_flight: int = 0
+    served: int = 0
+    loop_lag_s: float = 0.0
+    leaving: bool = False
+
+
+_NAMES = tuple(WorkerRow.__dataclass_fields__)
 
 
 class Scoreboard:
-    """A table of at most 64 workers in a file of mode 0600."""
+    """A table of at most 64 workers in a file of mode 0600, or in memory without a name."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the table at `path`, or make it.
+    def __init__(self, path: Path | None) -> None:
+        """Open the table at `path`, or make it; None: in memory, for the processes forked from now.
 
         Raises:
             OSError: the file cannot be made, or belongs to another user, or is a link.
         """
         self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(path, flags, 0o600)
+        self._fd = _open_memory() if path is None else _open_file(path)
+        # A process forked from ours has our open file, on which flock would not exclude it.
+        self._lock = fcntl.lockf if path is None else fcntl.flock
         try:
-            _require_own(self._fd, path)
             os.ftruncate(self._fd, ROWS * _ROW_BYTES)
             if hasattr(os, "posix_fallocate"):  # on a full disk, a mapped write is a SIGBUS
                 os.posix_fallocate(self._fd, 0, ROWS * _ROW_BYTES)
@@ -97,11 +114,11 @@ class Scoreboard:
 
         Held for microseconds.
         """
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._lock(self._fd, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._lock(self._fd, fcntl.LOCK_UN)
 
     def read(self, index: int) -> WorkerRow | None:
         """The newest whole slot of a row; None when the row is free.
@@ -124,7 +141,7 @@ class Scoreboard:
         sequences = {slot: sequence for sequence, _, slot in self._slots(index)}
         sequence = max(sequences.values(), default=0) + 1
         slot = 0 if sequences.get(0, 0) <= sequences.get(1, 0) else 1
-        fields = (0, 0, 0, False, 0.0, 0.0, 0.0, 0) if row is None else _fields(row)
+        fields = _FREE if row is None else _fields(row)
         body = _SLOT.pack(0, sequence, *fields)[4:]
         offset = index * _ROW_BYTES + slot * _SLOT_BYTES
         self._map[offset : offset + _SLOT.size] = struct.pack("<I", zlib.crc32(body)) + body
@@ -139,14 +156,14 @@ class Scoreboard:
     @property
     def is_removed(self) -> bool:
         """Whether the file has been deleted since it was opened."""
-        return os.fstat(self._fd).st_nlink == 0
+        return self.path is not None and os.fstat(self._fd).st_nlink == 0
 
     def remove(self) -> None:
         """Delete the file; who has it open goes on with it.
 
         Does nothing when it has been deleted before: another may have its name by now.
         """
-        if not self.is_removed:
+        if self.path is not None and not self.is_removed:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -163,9 +180,19 @@ class Scoreboard:
                 yield sequence, _row(fields), slot
 
 
-def _require_own(fd: int, path: Path) -> None:
+def _open_file(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if os.fstat(fd).st_uid != os.geteuid():
+        os.close(fd)
         raise PermissionError(f"scoreboard {path} belongs to another user; remove it")
+    return fd
+
+
+def _open_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("asgi-health-scoreboard", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # pragma: no cover - systems without memfd
+        return os.dup(file.fileno())
 
 
 def _fields(row: WorkerRow) -> tuple[object, ...]:
@@ -173,29 +200,30 @@ def _fields(row: WorkerRow) -> tuple[object, ...]:
     return (
         row.pid, row.start, phase, row.accepting,
         row.started_at, row.ready_at, row.updated_s, row.rss_bytes,
+        row.generation, row.in_flight, row.served, row.loop_lag_s, row.leaving,
     )  # fmt: skip
 
 
-def _row(fields: list[object]) -> WorkerRow | None:
-    pid, start, phase, accepting, started_at, ready_at, updated_s, rss_bytes = fields
-    if not pid:
+def _row(fields: list[Any]) -> WorkerRow | None:
+    if not fields[0]:
         return None
-    return WorkerRow(
-        pid=int(pid),  # type: ignore[call-overload]  # struct gives what its format says
-        start=int(start),  # type: ignore[call-overload]
-        phase=_PHASES[int(phase)],  # type: ignore[call-overload]
-        accepting=bool(accepting),
-        started_at=float(started_at),  # type: ignore[arg-type]
-        ready_at=float(ready_at),  # type: ignore[arg-type]
-        updated_s=float(updated_s),  # type: ignore[arg-type]
-        rss_bytes=int(rss_bytes),  # type: ignore[call-overload]
-    )
+    named = dict(zip(_NAMES, fields, strict=True))
+    return WorkerRow(**(named | {"phase": _PHASES[named["phase"]]}))
 
 
 def process_start(pid: int) -> int:
     """When a process started, in ticks since boot (`/proc/PID/stat`, field 22); 0 if unknown."""
     fields = _stat(pid)
     return int(fields[19]) if fields else 0
+
+
+def rss_bytes() -> int:
+    """The resident memory of this process; 0 where it cannot be read."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _stat(pid: int) -> list[str]:

@@ -21,9 +21,9 @@ from server_side import (
 )
 
 from asgi_health import HealthConfig, HealthGate
-from asgi_health.fleet import Membership, judge_fleet
+from asgi_health.fleet.membership import Membership, judge_fleet
+from asgi_health.fleet.scoreboard import ROWS, Scoreboard, WorkerRow, process_start
 from asgi_health.phase import Phase
-from asgi_health.scoreboard import ROWS, Scoreboard, WorkerRow, process_start
 
 
 def row(phase: Phase, *, pid: int = 7, accepting: bool = True, start: int = 0) -> WorkerRow:
@@ -140,7 +140,8 @@ def test_the_verdict_is_remembered_for_a_tenth_of_a_second(
 ) -> None:
     now = SimpleNamespace(s=100.0)
     monkeypatch.setattr(
-        "asgi_health.fleet.time", SimpleNamespace(monotonic=lambda: now.s, time=lambda: now.s)
+        "asgi_health.fleet.membership.time",
+        SimpleNamespace(monotonic=lambda: now.s, time=lambda: now.s),
     )
     board = Scoreboard(path)
     membership = Membership.enter(board)
@@ -273,7 +274,7 @@ def fleet(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def forget_verdict(gate: HealthGate) -> None:
-    gate._vitals.membership._read_s = float("-inf")
+    gate.vitals.membership._read_s = float("-inf")
 
 
 async def test_readiness_speaks_for_all_workers_and_liveness_for_this_one(
@@ -383,9 +384,12 @@ async def test_the_page_and_the_details_list_the_workers(fleet: Scoreboard) -> N
     fleet.write(9, sibling(Phase.LOADING))
     async with served(lambda: hello) as booted:
         await booted.until("ready")
-        workers = booted.gate._vitals.page()["workers"]
+        workers = booted.gate.vitals.page()["workers"]
         assert [w["pid"] for w in workers] == [os.getpid(), os.getppid()]
-        assert {"pid", "phase", "accepting", "age_s", "rss_bytes"} == set(workers[0])
+        assert set(workers[0]) == {
+            *("pid", "phase", "accepting", "age_s", "rss_bytes", "generation"),
+            *("in_flight", "served", "loop_lag_s", "leaving"),
+        }
 
 
 async def test_a_failed_worker_makes_the_fleet_not_ready(

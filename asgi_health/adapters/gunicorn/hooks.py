@@ -1,0 +1,237 @@
+"""Gunicorn's hooks: one boot, one readiness, one stop for all workers.
+
+Only public hooks are used (https://docs.gunicorn.org/en/stable/settings.html#server-hooks). A
+configuration file runs again on HUP, so what must survive stands in this module, once a process.
+"""
+
+import logging
+import os
+import resource
+import signal
+import sys
+import traceback
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from gunicorn.errors import HaltServer
+
+from asgi_health.adapters.systemd import Notifier
+from asgi_health.fleet.alarm import Alarm
+from asgi_health.fleet.config import FleetConfig
+from asgi_health.fleet.draining import MasterDrain
+from asgi_health.fleet.master import Master
+from asgi_health.fleet.masterboard import Stage
+from asgi_health.gate import HealthGate
+
+__all__ = ["EXIT_CRASH_LOOP", "Hooks"]
+
+_log = logging.getLogger("asgi_health.fleet")
+
+EXIT_CRASH_LOOP = 5
+"""Of the server, when workers die again and again and `on_crash_loop` is `exit`."""
+
+_READY_LOOK_S = 0.1
+_BOOT_MARGIN_S = 10.0
+
+
+class _Process:
+    """What outlives a configuration: the master of this process, once it has one."""
+
+    master: Master | None = None
+    notifier = Notifier("")
+
+
+class Hooks:
+    """Name each in the configuration file: `when_ready = hooks.when_ready`, and so on.
+
+    An application that is no HealthGate is served as Gunicorn does without them.
+    """
+
+    def __init__(self, config: FleetConfig) -> None:
+        self.config = config
+
+    def on_starting(self, server: Any) -> None:
+        """Before the port is bound."""
+        _log_like_gunicorn(server.log.error_log)
+        _raise_descriptor_limit()
+        _Process.notifier = Notifier.take(os.environ)
+
+    def when_ready(self, server: Any) -> None:
+        """The port is bound, no worker is forked: load, or say why each worker will."""
+        gate = _entry_point(server)
+        if gate is None:
+            return
+        obstacle = self._obstacle(server)
+        if obstacle is not None:
+            _log.info("each worker loads for itself: %s", obstacle)
+        master = _Process.master = Master(self.config, is_warm=obstacle is None)
+        master.board.workers_wanted = server.num_workers
+        limit_s = gate.config.boot_deadline_s + gate.config.failed_linger_s + _BOOT_MARGIN_S
+        _Process.notifier.loading(limit_s=limit_s)
+        if master.board.is_warm:
+            self._load(server, gate, master)
+        _watch_children(server, master)
+        notify = _Process.notifier.stopping
+        MasterDrain(master.board, alarm=master.alarm, on_drain=notify).install()
+        if _Process.notifier.is_active:
+            _notify_when_ready(master)
+
+    def on_reload(self, server: Any) -> None:
+        """HUP: the configuration has been read again."""
+        if _Process.master is not None:
+            _Process.master.board.config = self.config
+            _Process.master.board.workers_wanted = server.num_workers
+
+    def nworkers_changed(self, _server: Any, new_value: int, _old_value: int | None) -> None:
+        """TTIN, TTOU, or the configuration."""
+        if _Process.master is not None:
+            _Process.master.board.workers_wanted = new_value
+
+    def pre_fork(self, _server: Any, worker: Any) -> None:
+        """In the master: a worker is about to be forked."""
+        if _Process.master is not None:
+            _Process.master.reserve(worker.age)
+
+    def post_fork(self, _server: Any, _worker: Any) -> None:
+        """In the worker: what belongs to the master's process is the master's."""
+        Alarm.forget()
+
+    def post_worker_init(self, worker: Any) -> None:
+        """In the worker: the entry point is imported, the server has not started."""
+        gate, master = worker.wsgi, _Process.master
+        if master is None or not isinstance(gate, HealthGate):
+            return
+        is_uvicorn = _is_uvicorn(worker)
+        seat = master.seat(worker.age)
+        gate.take_seat(seat, drains=is_uvicorn)
+        if not is_uvicorn:
+            return
+        from asgi_health.adapters.uvicorn import Post, Worker, serve_in_fleet  # noqa: PLC0415 - not every server has it
+
+        post = Post(
+            gate=gate,
+            seat=seat,
+            handover=master.handover,
+            requests_max=worker.max_requests,
+            master=worker.ppid,
+            graceful_s=worker.cfg.graceful_timeout,
+        )
+        if isinstance(worker, Worker):
+            worker.post = post
+        else:  # stock looks its own method up at the instance
+            worker._serve = partial(serve_in_fleet, worker, post)  # noqa: SLF001
+
+    def worker_exit(self, _server: Any, worker: Any) -> None:
+        """In the worker, at its end: keep the traceback that ends it."""
+        gate, error = getattr(worker, "wsgi", None), sys.exc_info()[1]
+        raised = error.__context__ if isinstance(error, SystemExit) else error
+        seat = gate.seat if isinstance(gate, HealthGate) else None
+        if seat is not None and raised is not None:
+            seat.leave_words("".join(traceback.format_exception(raised)))
+
+    def child_exit(self, _server: Any, worker: Any) -> None:
+        """In the master: a worker has ended."""
+        master = _Process.master
+        if master is None:
+            return
+        master.bury(worker.pid, generation=worker.age, aborted=worker.aborted)
+        is_over = master.is_looping and master.board.stage is Stage.SERVING
+        if is_over and master.board.config.on_crash_loop == "exit":
+            master.board.stage = Stage.STOPPING
+            raise HaltServer("fleet.crash_loop: workers die again and again", EXIT_CRASH_LOOP)
+
+    def _obstacle(self, server: Any) -> str | None:
+        """Why there is no warm boot; None when there is."""
+        obstacles = {
+            "WARM_BOOT is off": not self.config.warm_boot,
+            "a responder needs Linux": not sys.platform.startswith("linux"),
+            "the listeners speak TLS": server.cfg.is_ssl,
+            "the listeners speak the PROXY protocol": _speaks_proxy_protocol(server.cfg),
+            "reuse_port gives each worker a listener of its own": server.cfg.reuse_port,
+            "only Uvicorn's workers can take connections over": not _is_uvicorn(
+                server.worker_class
+            ),
+        }
+        return next((reason for reason, holds in obstacles.items() if holds), None)
+
+    def _load(self, server: Any, gate: HealthGate, master: Master) -> None:
+        from asgi_health.fleet.warm import WarmBoot  # noqa: PLC0415 - needs Linux
+
+        is_upgrade = "GUNICORN_PID" in os.environ  # by USR2: the old workers serve until then
+        boot = WarmBoot(
+            gate,
+            board=master.board,
+            listeners=[] if is_upgrade else [listener.sock for listener in server.LISTENERS],
+            takers=max(1, server.num_workers),
+            on_stop=lambda _code: _clean_up(server),
+        )
+        master.handover = boot.run()
+
+
+def _entry_point(server: Any) -> HealthGate | None:
+    """The gate; None when there is none, or when it cannot be imported: the worker says why."""
+    try:
+        app = server.app.wsgi()
+    except BaseException as error:  # noqa: BLE001 - Gunicorn reports it, once, from a worker
+        _log.debug("the entry point cannot be imported: %r", error)
+        return None
+    if not isinstance(app, HealthGate):
+        _log.warning("the application is a %s, no HealthGate: no hooks", type(app).__name__)
+        return None
+    return app
+
+
+def _is_uvicorn(worker: Any) -> bool:
+    """Whether this worker (or class) is one of Uvicorn's for Gunicorn."""
+    kinds = worker.__mro__ if isinstance(worker, type) else type(worker).__mro__
+    return any(kind.__name__ == "UvicornWorker" for kind in kinds)
+
+
+def _speaks_proxy_protocol(config: Any) -> bool:
+    return str(config.proxy_protocol).lower() not in {"false", "off", "none"}
+
+
+def _clean_up(server: Any) -> None:
+    """What Gunicorn does at its end, for an end before it began."""
+    server.stop()
+    if server.pidfile is not None:
+        server.pidfile.unlink()
+
+
+def _watch_children(server: Any, master: Master) -> None:
+    """See how a worker ended, before Gunicorn reaps it and throws that away."""
+    previous = signal.getsignal(signal.SIGCHLD)
+
+    def child(number: int, frame: FrameType | None) -> None:
+        master.watch(list(server.WORKERS))
+        if callable(previous):
+            previous(number, frame)
+
+    signal.signal(signal.SIGCHLD, child)
+
+
+def _notify_when_ready(master: Master) -> None:
+    """Tell systemd once the instance is ready; asked ten times a second until then."""
+    if master.is_ready():
+        _Process.notifier.ready()
+    else:
+        master.alarm.after(_READY_LOOK_S, partial(_notify_when_ready, master))
+
+
+def _raise_descriptor_limit() -> None:
+    """As many open connections as the machine allows: the soft limit becomes the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            _log.info("the limit of open files stays at %d: %s", soft, error)
+
+
+def _log_like_gunicorn(server_log: logging.Logger) -> None:
+    """Show our lines where Gunicorn's stand, unless somebody has set logging up."""
+    ours = logging.getLogger("asgi_health")
+    if not ours.hasHandlers():
+        ours.handlers = server_log.handlers
+        ours.setLevel(server_log.level)

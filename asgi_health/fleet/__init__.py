@@ -1,0 +1,1 @@
+"""Several workers as one instance: one readiness, one boot, one stop."""

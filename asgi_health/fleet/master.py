@@ -1,0 +1,130 @@
+"""The master's side of an instance: seats for workers, why they died, how long the next one waits.
+
+Without a name of any server: an adapter calls it from that server's hooks.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from asgi_health.fleet.alarm import Alarm
+from asgi_health.fleet.brake import Brake
+from asgi_health.fleet.config import FleetConfig
+from asgi_health.fleet.endings import Ending, Endings, death_kind
+from asgi_health.fleet.handover import Handover
+from asgi_health.fleet.masterboard import Masterboard, Stage
+from asgi_health.fleet.scoreboard import ROWS, is_alive
+from asgi_health.fleet.seat import Seat, judge_instance, new_row
+
+__all__ = ["Master"]
+
+_log = logging.getLogger("asgi_health.fleet")
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a worker sits, and when it began its work."""
+
+    index: int
+    delay_s: float
+    started_s: float
+
+
+class Master:
+    """Lives in the process that forks the workers, for as long as that process.
+
+    Args:
+        config: of the fleet; may be replaced when the server reads its configuration again.
+        is_warm: whether the workers are forked from a loaded process.
+    """
+
+    def __init__(self, config: FleetConfig, *, is_warm: bool) -> None:
+        self.board = Masterboard(config, is_warm=is_warm)
+        self.alarm = Alarm()
+        self.endings = Endings()
+        self.handover: Handover | None = None
+        """The connections that came while the application was loaded."""
+        self._brake = Brake(window_s=config.crash_window_s, limit=config.crash_limit)
+        self._places: dict[int, _Place] = {}
+        self._restarts = 0
+
+    def reserve(self, generation: int) -> None:
+        """Before a worker is forked: a row, so that its elders know that it comes."""
+        delay_s = self._brake.delay_s()
+        index = self._free_index()
+        self._places[generation] = _Place(index, delay_s, time.monotonic() + delay_s)
+        if delay_s:
+            _log.warning("the next worker waits %.1f s: others have crashed", delay_s)
+        self._tell()
+        self.board.workers.write(index, new_row(generation=generation))
+
+    def seat(self, generation: int) -> Seat:
+        """In the forked worker: its place."""
+        place = self._places[generation]
+        return Seat(self.board, index=place.index, delay_s=place.delay_s)
+
+    def watch(self, pids: Iterable[int]) -> None:
+        """A child has ended: see which and how, before anybody reaps it."""
+        self.endings.watch(pids)
+
+    def bury(self, pid: int, *, generation: int, aborted: bool = False) -> Ending:
+        """A worker has ended and was reaped: free its row, keep the reason."""
+        place = self._places.pop(generation, None)
+        row = None if place is None else self.board.workers.read(place.index)
+        asked = self.board.stage is Stage.STOPPING or (row is not None and row.leaving)
+        words = "" if place is None else self.board.take_words(place.index)
+        ending = self.endings.conclude(pid, generation=generation, asked=asked, last_words=words)
+        if place is not None:
+            self.board.workers.write(place.index, None)
+            kind = death_kind(ending, asked=asked)
+            self._brake.died(started_s=place.started_s, kind=kind)
+        if self.board.stage is Stage.SERVING:
+            self._restarts += 1
+        level = logging.INFO if asked or ending.exit_code == 0 else logging.ERROR
+        reason = "blocked for too long" if aborted else ending.reason
+        _log.log(level, "worker %d ended: %s", pid, reason, extra={"worker": pid})
+        self._tell()
+        return ending
+
+    def is_ready(self) -> bool:
+        """Whether the instance is."""
+        rows = [row for _, row in self.board.workers.rows()]
+        return judge_instance(rows, self.board)[0] is None
+
+    @property
+    def is_looping(self) -> bool:
+        """Whether workers die again and again."""
+        return self._brake.is_looping
+
+    def refresh(self) -> None:
+        """Say again what is true now; deaths grow old."""
+        if self.board.notice.get("is_looping") != self.is_looping:
+            self._tell()
+
+    def _tell(self) -> None:
+        was_looping = bool(self.board.notice.get("is_looping"))
+        if self.is_looping and not was_looping:
+            limit = self.board.config.crash_limit
+            _log.critical(
+                "%d workers or more died within %g s: fleet.crash_loop",
+                limit,
+                self.board.config.crash_window_s,
+                extra={"code": "fleet.crash_loop"},
+            )
+        notice = {
+            "is_looping": self.is_looping,
+            "restarts": self._restarts,
+            "endings": [ending.as_json() for ending in self.endings.recent],
+        }
+        self.board.tell(notice)
+
+    def _free_index(self) -> int:
+        """A row that nobody has; the last one is shared when there are more workers than rows."""
+        taken = {place.index for place in self._places.values()}
+        for index in range(ROWS):
+            row = self.board.workers.read(index)
+            if index not in taken and (row is None or not is_alive(row.pid, row.start)):
+                return index
+        _log.warning("more than %d workers: the last ones share a row", ROWS)
+        return ROWS - 1

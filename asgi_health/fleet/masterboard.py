@@ -1,0 +1,99 @@
+"""What the master of an instance and its workers tell each other; made once, before any fork."""
+
+import mmap
+from enum import IntEnum
+from typing import Any
+
+from asgi_health.fleet.config import FleetConfig
+from asgi_health.fleet.memory import SharedRecord
+from asgi_health.fleet.scoreboard import ROWS, Scoreboard
+
+__all__ = ["Masterboard", "Stage"]
+
+_NOTICE_BYTES = 65_536
+_BULLETIN_BYTES = 131_072
+_WORDS_BYTES = 4096
+_WORDS_MAX = 1800
+
+
+class Stage(IntEnum):
+    """How far the stop of the whole instance has come."""
+
+    SERVING = 0
+    DRAINING = 1
+    """Readiness says no, everything is still served."""
+    STOPPING = 2
+    """Workers leave."""
+
+
+class Masterboard:
+    """The memory that all processes of one instance share.
+
+    Args:
+        config: of the fleet.
+        is_warm: whether the workers are forked from a loaded master.
+    """
+
+    def __init__(self, config: FleetConfig, *, is_warm: bool) -> None:
+        self.config = config
+        self.is_warm = is_warm
+        self.workers = Scoreboard(None)
+        size = mmap.PAGESIZE + _NOTICE_BYTES + _BULLETIN_BYTES + ROWS * _WORDS_BYTES
+        self._memory = memory = mmap.mmap(-1, size)
+        self._notice = SharedRecord(memory, offset=mmap.PAGESIZE, size_bytes=_NOTICE_BYTES)
+        self.bulletin = SharedRecord(
+            memory, offset=mmap.PAGESIZE + _NOTICE_BYTES, size_bytes=_BULLETIN_BYTES
+        )
+        """How the load goes, from the master to the responder."""
+        self._words_offset = mmap.PAGESIZE + _NOTICE_BYTES + _BULLETIN_BYTES
+
+    @property
+    def stage(self) -> Stage:
+        """How far the stop has come; one byte, so that no lock is needed."""
+        return Stage(self._memory[0])
+
+    @stage.setter
+    def stage(self, stage: Stage) -> None:
+        self._memory[0] = stage
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether all workers of the first generation have been ready."""
+        return bool(self._memory[1])
+
+    @was_complete.setter
+    def was_complete(self, was_complete: bool) -> None:
+        self._memory[1] = was_complete
+
+    @property
+    def workers_wanted(self) -> int:
+        """How many workers the master keeps."""
+        return int.from_bytes(self._memory[2:4], "little")
+
+    @workers_wanted.setter
+    def workers_wanted(self, count: int) -> None:
+        self._memory[2:4] = count.to_bytes(2, "little")
+
+    def tell(self, notice: dict[str, Any]) -> None:
+        """The master's word to all: restarts, endings, whether the workers die in a loop."""
+        self._notice.write(notice)
+
+    @property
+    def notice(self) -> dict[str, Any]:
+        """What the master said last."""
+        return self._notice.read() or {}
+
+    def leave_words(self, index: int, words: str) -> None:
+        """Keep the end of a worker's last traceback for the master."""
+        self._words(index).write(words[-_WORDS_MAX:].encode("ascii", "replace").decode())
+
+    def take_words(self, index: int) -> str:
+        """The last traceback of the worker that had this row, once."""
+        words = self._words(index).read() or ""
+        if words:
+            self._words(index).write("")
+        return str(words)
+
+    def _words(self, index: int) -> SharedRecord:
+        offset = self._words_offset + index * _WORDS_BYTES
+        return SharedRecord(self._memory, offset=offset, size_bytes=_WORDS_BYTES)

@@ -1,0 +1,173 @@
+"""A worker's place in an instance that has a master: what it says of itself, what it hears."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from asgi_health.fleet.masterboard import Masterboard, Stage
+from asgi_health.fleet.membership import judge_fleet
+from asgi_health.fleet.scoreboard import WorkerRow, process_start, rss_bytes
+from asgi_health.phase import UNSETTLED, Phase
+from asgi_health.probes import DRAINING_CODE
+
+__all__ = ["Load", "Seat", "judge_instance", "new_row"]
+
+_VERDICT_MEMORY_S = 0.1
+_MIB = 2**20
+
+
+class Load(NamedTuple):
+    """What a worker's server is doing: requests in flight and served, seconds of loop lag."""
+
+    in_flight: int = 0
+    served: int = 0
+    loop_lag_s: float = 0.0
+
+
+class Seat:
+    """One worker's row, and the master's word.
+
+    Args:
+        board: shared with the master and all workers.
+        index: of this worker's row, which the master has filled in before the fork.
+        delay_s: how long this worker waits before it boots, because others have crashed.
+    """
+
+    speaks_for_all = True
+
+    def __init__(self, board: Masterboard, *, index: int, delay_s: float = 0.0) -> None:
+        self.board = board
+        self.delay_s = delay_s
+        self._index = index
+        row = board.workers.read(index) or new_row(generation=0)
+        self._row = replace(row, pid=os.getpid(), start=process_start(os.getpid()))
+        self._read_s = float("-inf")
+        self._verdict: tuple[str | None, str | None] = (None, None)
+        self.observe: Callable[[], Load] = Load
+        """Asked for the load of this worker's server once a second."""
+        with board.workers.locked():
+            self.joins_quietly = self._is_anybody_ready()
+            self._row = replace(self._row, accepting=not self.joins_quietly)
+            board.workers.write(index, self._row)
+
+    @property
+    def generation(self) -> int:
+        """The master's count of workers when this one was forked."""
+        return self._row.generation
+
+    def publish(self, phase: Phase, *, accepting: bool) -> None:
+        """Write this worker's row."""
+        load, ready_at = self.observe(), self._row.ready_at
+        self._row = replace(
+            self._row,
+            phase=phase,
+            accepting=accepting,
+            ready_at=ready_at or (time.time() if phase is Phase.READY else 0.0),
+            updated_s=time.monotonic(),
+            rss_bytes=rss_bytes(),
+            in_flight=load.in_flight,
+            served=load.served,
+            loop_lag_s=load.loop_lag_s,
+        )
+        self.board.workers.write(self._index, self._row)
+        if not self.board.was_complete and _missing(self.rows(), self.board)[0] is None:
+            self.board.was_complete = True
+        self._read_s = float("-inf")
+
+    def rows(self) -> list[WorkerRow]:
+        """The rows of all living workers."""
+        return [row for _, row in self.board.workers.rows()]
+
+    def endings(self) -> list[dict[str, Any]]:
+        """How the last workers ended, newest last."""
+        endings: list[dict[str, Any]] = self.board.notice.get("endings", [])
+        return endings
+
+    def restarts(self) -> int:
+        """How many workers have ended while the instance served."""
+        return int(self.board.notice.get("restarts", 0))
+
+    def verdict(self) -> tuple[str | None, str | None]:
+        """Why the instance is not ready, as code and in words; (None, None) when it is.
+
+        Read from the table ten times a second at most; that it drains is seen at once.
+        """
+        if self.board.stage is not Stage.SERVING:
+            return DRAINING_CODE, "the server was told to stop"
+        now_s = time.monotonic()
+        if now_s - self._read_s >= _VERDICT_MEMORY_S:
+            self._read_s, self._verdict = now_s, judge_instance(self.rows(), self.board)
+        return self._verdict
+
+    def begin_leaving(self) -> None:
+        """Say that this worker goes, so that no other goes at the same time."""
+        self._row = replace(self._row, leaving=True)
+        self.board.workers.write(self._index, self._row)
+
+    def may_be_replaced(self) -> bool:
+        """Leave if no other is leaving and all others are ready; decided under the lock."""
+        with self.board.workers.locked():
+            others = [row for row in self.rows() if row.pid != self._row.pid]
+            if any(row.leaving or row.phase is not Phase.READY for row in others):
+                return False
+            self.begin_leaving()
+            return True
+
+    def is_too_large(self) -> bool:
+        """Whether this worker occupies more memory than it may."""
+        limit_mib = self.board.config.worker_rss_limit_mib
+        return bool(limit_mib) and rss_bytes() > limit_mib * _MIB
+
+    def successors_are_ready(self) -> bool:
+        """Whether no younger worker is still on its way."""
+        younger = [row for row in self.rows() if row.generation > self._row.generation]
+        return all(row.phase not in UNSETTLED for row in younger)
+
+    def leave_words(self, words: str) -> None:
+        """Keep the last traceback of this worker for the master."""
+        self.board.leave_words(self._index, words)
+
+    def leave(self) -> None:
+        """The worker has stopped serving; the master frees the row when it has ended."""
+        self._row = replace(self._row, phase=Phase.STOPPED, accepting=False)
+        self.board.workers.write(self._index, self._row)
+
+    def _is_anybody_ready(self) -> bool:
+        return any(
+            row.phase is Phase.READY and row.accepting and not row.leaving for row in self.rows()
+        )
+
+
+def new_row(*, generation: int) -> WorkerRow:
+    """The row of a worker that is about to be forked; it holds the master's pid until then."""
+    return WorkerRow(
+        pid=os.getpid(),
+        start=process_start(os.getpid()),
+        phase=Phase.STARTING,
+        accepting=False,
+        started_at=time.time(),
+        ready_at=0.0,
+        updated_s=time.monotonic(),
+        rss_bytes=0,
+        generation=generation,
+    )
+
+
+def judge_instance(rows: list[WorkerRow], board: Masterboard) -> tuple[str | None, str | None]:
+    """Why the instance is not ready, as code and in words; (None, None) when it is."""
+    if board.notice.get("is_looping"):
+        return "fleet.crash_loop", "workers die again and again; the endings say why"
+    if board.is_warm:
+        return _missing(rows, board)
+    problem = judge_fleet(rows)
+    return _missing(rows, board) if problem[0] is None and not board.was_complete else problem
+
+
+def _missing(rows: list[WorkerRow], board: Masterboard) -> tuple[str | None, str | None]:
+    ready = sum(row.phase is Phase.READY for row in rows)
+    wanted = board.config.ready_workers_min if board.is_warm else board.workers_wanted
+    if ready >= wanted:
+        return None, None
+    return "fleet.starting", f"{ready} of {wanted} workers are ready"
