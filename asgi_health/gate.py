@@ -349,15 +349,15 @@ class HealthGate:
             await self._deny_socket(scope, receive, send)
             return
         phase, app = self.lifecycle.phase, self._loaded
-        is_served = phase is Phase.READY or (phase is Phase.DRAINING and scope["type"] == "http")
-        if app is None or not is_served:
+        if app is None or phase not in {Phase.READY, Phase.DRAINING}:
             answer = self.refusal(phase)
             await answers.send_refusal(answer, scope, receive, send, cors=self.config.cors)
             return
         if self._state and "state" in scope:
             # the server copied it before the inner startup filled it
             scope["state"].update(self._state)
-        await app(scope, receive, send if phase is Phase.READY else _closing(send))
+        closes = phase is Phase.DRAINING and scope["type"] == "http"
+        await app(scope, receive, _closing(send) if closes else send)
 
     def refusal(self, phase: Phase) -> answers.Answer:
         """The answer to whom the application cannot serve in this phase."""
