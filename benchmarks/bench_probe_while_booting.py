@@ -9,24 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import ask, heavy_project, options, publish, quantile, server, until_200
+from harness import (
+    ask,
+    heavy_project,
+    options,
+    probe_series,
+    publish,
+    quantile,
+    server,
+    until_200,
+)
 
 COUNT = 400
-INTERVAL_S = 0.004
-
-
-def probe(port: int) -> list[float]:
-    """Milliseconds of each probe; a probe that is late does not delay the next one's schedule."""
-    taken = []
-    next_s = time.monotonic()
-    for _ in range(COUNT):
-        next_s = max(next_s + INTERVAL_S, time.monotonic())
-        time.sleep(max(0.0, next_s - time.monotonic()))
-        begun_s = time.perf_counter()
-        if ask(port, "/livez") != 200:
-            raise RuntimeError("a probe was not answered with 200")
-        taken.append(1000 * (time.perf_counter() - begun_s))
-    return taken
 
 
 @contextmanager
@@ -38,7 +32,7 @@ def booting(app: str, folder: Path) -> Iterator[int]:
 
 def measure(app: str, folder: Path) -> list[float]:
     with booting(app, folder) as port:
-        taken = probe(port)
+        taken = probe_series(port, count=COUNT)
         if app == "gated:heavy" and ask(port, "/readyz") != 503:
             sys.exit("the boot was over before the probes were: make the heavy project heavier")
     return taken

@@ -136,6 +136,78 @@ def heavy_project(*, modules: int = 600) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def heavy_site(*, modules: int = 600, wait_s: float = 0.0) -> Iterator[Path]:
+    """A new Django project whose URLs import the heavy parts (or wait), and what `init` writes.
+
+    `/hello/` says hello; nothing in it needs a database.
+    """
+    with heavy_project(modules=modules) as folder:
+        for command in (
+            ("django", "startproject", "mysite", str(folder)),
+            ("asgi_health", "init", "mysite.settings", "--directory", str(folder)),
+        ):
+            made = start(*command, folder=folder, port=0)
+            if made.wait() != 0:
+                raise RuntimeError(f"python -m {' '.join(command)} failed")
+        (folder / "mysite" / "urls.py").write_text(_URLS.format(wait_s=wait_s))
+        yield folder
+
+
+def start_fleet(
+    folder: Path, *, port: int, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start two plain Uvicorn workers under Gunicorn, with the files that `init` wrote."""
+    command = ("gunicorn", "-k", "uvicorn.workers.UvicornWorker", "health_asgi:app", "-w", "2")
+    more = {"PORT": str(port), "READY_WORKERS_MIN": "2", **(environment or {})}
+    return start(*command, folder=folder, port=port, environment=more)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has forked."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def pss_mib(pids: Sequence[int]) -> float:
+    """Memory of some processes, what they share counted once."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def probe_series(port: int, *, count: int, interval_s: float = 0.004) -> list[float]:
+    """Milliseconds of `/livez` on `count` new connections, one each `interval_s`.
+
+    A probe that is late does not delay the next one's schedule.
+    """
+    taken = []
+    next_s = time.monotonic()
+    for _ in range(count):
+        next_s = max(next_s + interval_s, time.monotonic())
+        time.sleep(max(0.0, next_s - time.monotonic()))
+        begun_s = time.perf_counter()
+        if ask(port, "/livez") != 200:
+            raise RuntimeError("a probe was not answered with 200")
+        taken.append(1000 * (time.perf_counter() - begun_s))
+    return taken
+
+
+_URLS = """\
+import time
+
+import heavy
+from django.http import HttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+time.sleep({wait_s})
+urlpatterns = [path("hello/", csrf_exempt(lambda request: HttpResponse("hello")))]
+"""
+
+
 def _part(number: int) -> str:
     classes = "\n\n".join(
         f"@dataclass(frozen=True, slots=True)\nclass Record{number}x{i}:\n"
@@ -147,7 +219,7 @@ def _part(number: int) -> str:
         f"r'^(?P<a{i}>[a-z]{{1,{number % 7 + 2}}}|\\d+{number}{i})(?:-(?P<b>\\w+))*[{i}x-z]?$')"
         for i in range(8)
     )
-    table = {f"key-{number}-{i}": [i, str(i), {"nested": i * number}] for i in range(120)}
+    table = {f"key-{number}-{i}": [i, str(i), {"nested": i * number}] for i in range(480)}
     head = "import re\nfrom dataclasses import dataclass\n\n"
     return f"{head}{classes}\n\n{patterns}\nTABLE = {table!r}\n"
 

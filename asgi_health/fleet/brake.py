@@ -63,6 +63,7 @@ class Brake:
         self._kills_s: deque[float] = deque()  # the first kill of each event
         self._in_a_row = 0
         self._last_crash_s = 0.0
+        self._is_looping = False
 
     def died(self, *, started_s: float, kind: DeathKind) -> None:
         """Note a death.
@@ -86,8 +87,21 @@ class Brake:
 
     @property
     def is_looping(self) -> bool:
-        """Whether the deaths in the window have reached the limit."""
-        return self.deaths_in_window >= self._limit
+        """Whether deaths in a window have reached the limit, and no window without any followed.
+
+        The waits grow, so that in the end few deaths fit into a window; it is still the same loop.
+        """
+        self._is_looping = self._is_looping and self._clock() <= self._quiet_from_s()
+        return self._is_looping
+
+    @property
+    def looping_until_s(self) -> float:
+        """When the loop is over if nobody dies any more, on the brake's clock; 0 without a loop."""
+        return self._quiet_from_s() if self.is_looping else 0.0
+
+    def reconfigure(self, *, window_s: float, limit: int) -> None:
+        """Go on with other values; what was counted stays counted."""
+        self._window_s, self._limit = window_s, limit
 
     @property
     def deaths_in_window(self) -> int:
@@ -108,10 +122,15 @@ class Brake:
         self._last_crash_s = now
         self._forget_old(self._crashes_s, now)
         self._crashes_s.append(now)
+        self._is_looping = self._is_looping or len(self._crashes_s) >= self._limit
 
     def _is_quiet(self, now: float) -> bool:
         """Whether a minute has passed without a crash; a worker that waits cannot crash."""
         return now - self._last_crash_s >= self._nominal_s() + _QUIET_S
+
+    def _quiet_from_s(self) -> float:
+        """When a whole window has passed since the last death; a wait is no part of it."""
+        return self._last_crash_s + self._nominal_s() + self._window_s
 
     def _nominal_s(self) -> float:
         if self._in_a_row == 0:

@@ -57,6 +57,7 @@ class WarmBoot:
         takers: how many workers will share the connections.
         on_stop: called in a signal handler when the process is told to stop; then the process ends
             with the exit code that it is given.
+        prepare: called after the load: imports what every worker would import for itself.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class WarmBoot:
         listeners: Sequence[socket.socket],
         takers: int,
         on_stop: Callable[[int], None],
+        prepare: Callable[[], None],
     ) -> None:
         self._gate = gate
         self._board = board
         self._listeners = listeners
         self._takers = takers
         self._on_stop = on_stop
+        self._prepare = prepare
         self._handover = Handover()
         self._pid = 0
         self._restarts = 0
@@ -108,6 +111,7 @@ class WarmBoot:
             loaded = load_in_place(self._gate.target, recorder=recorder)
             if loaded.app.before_fork is not None:
                 loaded.app.before_fork()
+            self._prepare()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the clients must learn of it
             self._fail(error)
         report(self._guard.end(), _log)

@@ -80,8 +80,7 @@ class Hooks:
     def on_reload(self, server: Any) -> None:
         """HUP: the configuration has been read again."""
         if _Process.master is not None:
-            _Process.master.board.config = self.config
-            _Process.master.board.workers_wanted = server.num_workers
+            _Process.master.reconfigure(self.config, workers=server.num_workers)
 
     def nworkers_changed(self, _server: Any, new_value: int, _old_value: int | None) -> None:
         """TTIN, TTOU, or the configuration."""
@@ -122,10 +121,12 @@ class Hooks:
         else:  # stock looks its own method up at the instance
             worker._serve = partial(serve_in_fleet, worker, post)  # noqa: SLF001
 
-    def worker_exit(self, _server: Any, worker: Any) -> None:
+    def worker_exit(self, server: Any, worker: Any) -> None:
         """In the worker, at its end: keep the traceback that ends it."""
-        gate, error = getattr(worker, "wsgi", None), sys.exc_info()[1]
-        raised = error.__context__ if isinstance(error, SystemExit) else error
+        if worker.ppid == os.getpid():  # in the master: somebody else has reaped this worker
+            self.child_exit(server, worker)
+            return
+        gate, raised = getattr(worker, "wsgi", None), _raised(sys.exc_info()[1])
         seat = gate.seat if isinstance(gate, HealthGate) else None
         if seat is not None and raised is not None:
             seat.leave_words("".join(traceback.format_exception(raised)))
@@ -165,6 +166,7 @@ class Hooks:
             listeners=[] if is_upgrade else [listener.sock for listener in server.LISTENERS],
             takers=max(1, server.num_workers),
             on_stop=lambda _code: _clean_up(server),
+            prepare=_import_server,
         )
         master.handover = boot.run()
 
@@ -192,6 +194,24 @@ def _speaks_proxy_protocol(config: Any) -> bool:
     return str(config.proxy_protocol).lower() not in {"false", "off", "none"}
 
 
+def _import_server() -> None:
+    """Import what Uvicorn picks when a worker starts; what is imported here is shared."""
+    from uvicorn.config import Config  # noqa: PLC0415 - only where workers are Uvicorn's
+
+    import asgi_health.adapters.uvicorn  # noqa: PLC0415
+
+    config = Config(app=asgi_health.adapters.uvicorn.Worker, log_config=None)
+    config.load()
+    config.get_loop_factory()
+
+
+def _raised(error: BaseException | None) -> BaseException | None:
+    """What ended a worker: Gunicorn makes an exit code of every exception but SystemExit."""
+    if not isinstance(error, SystemExit):
+        return error
+    return error.__context__ or (error if error.code else None)
+
+
 def _clean_up(server: Any) -> None:
     """What Gunicorn does at its end, for an end before it began."""
     server.stop()
@@ -203,8 +223,12 @@ def _watch_children(server: Any, master: Master) -> None:
     """See how a worker ended, before Gunicorn reaps it and throws that away."""
     previous = signal.getsignal(signal.SIGCHLD)
 
+    halting = {server.WORKER_BOOT_ERROR, server.APP_LOAD_ERROR}
+
     def child(number: int, frame: FrameType | None) -> None:
-        master.watch(list(server.WORKERS))
+        ended = master.watch(list(server.WORKERS))
+        if any(ending.exit_code in halting for ending in ended):
+            master.board.stage = Stage.STOPPING  # Gunicorn stops on these, and tells no hook
         if callable(previous):
             previous(number, frame)
 
