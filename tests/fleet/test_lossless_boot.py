@@ -9,13 +9,10 @@ from tests.fleet.conftest import ready_pids
 from tests.fleet.traffic import HABITS, Traffic
 from tests.servers.harness import Loads, until
 
-REPEATS = int(os.environ.get("FLEET_REPEATS", "3"))
+pytestmark = pytest.mark.repeated
 
 
-@pytest.mark.parametrize("repeat", range(REPEATS))
-def test_twenty_clients_of_all_habits_lose_nothing(
-    repeat: int, worker_class: str, fleet, loads: Loads
-) -> None:
+def test_twenty_clients_of_all_habits_lose_nothing(worker_class: str, fleet, loads: Loads) -> None:
     server = fleet(env={"WORKER_CLASS": worker_class})
     load = loads.next()
     with Traffic(server.port) as traffic:

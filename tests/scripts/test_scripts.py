@@ -11,7 +11,7 @@ import pytest
 
 from project.env import ROOT
 
-SCRIPTS = ["bench", "check", "format", "serve", "setup", "test"]
+SCRIPTS = ["bench", "check", "format", "serve", "setup", "soak", "test"]
 BASH = shutil.which("bash") or "/bin/bash"
 
 
@@ -43,7 +43,7 @@ def test_every_script_is_tested_here_and_can_be_executed() -> None:
             assert path.stat().st_mode & stat.S_IXUSR, path
 
 
-@pytest.mark.parametrize("name", ["check", "setup", "bench"])
+@pytest.mark.parametrize("name", ["check", "setup", "bench", "soak"])
 def test_an_unknown_option_is_refused(name: str) -> None:
     assert run(ROOT / "scripts" / name, "--no-such-option").returncode == 2
 
