@@ -10,7 +10,7 @@ from asgi_health.routes import PAGE_EVENTS, Route, Routes
 from asgi_health.types import Headers, Receive, Scope, Send
 from asgi_health.vitals import Vitals
 
-__all__ = ["Endpoints"]
+__all__ = ["Endpoints", "too_many_streams"]
 
 _EVENT_STREAMS_MAX = 16
 _READS = frozenset({"GET", "HEAD"})
@@ -124,9 +124,7 @@ class Endpoints:
                 _plain(405, b"an event stream has no HEAD", ((b"allow", b"GET"),)), send
             )
         elif self._streams >= _EVENT_STREAMS_MAX:
-            await send_answer(
-                _plain(503, b"too many event streams", ((b"retry-after", b"60"),)), send
-            )
+            await send_answer(too_many_streams(), send)
         else:
             self._streams += 1
             try:
@@ -169,6 +167,11 @@ class Endpoints:
         return self._config.cors.answer_headers(
             None if scope is None else find_header(scope, b"origin")
         )
+
+
+def too_many_streams() -> Answer:
+    """What one more asks for when as many event streams are open as may be."""
+    return _plain(503, b"too many event streams", ((b"retry-after", b"60"),))
 
 
 def _plain(status: int, text: bytes, more: Headers = ()) -> Answer:

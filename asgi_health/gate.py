@@ -236,8 +236,11 @@ class HealthGate:
     async def _boot_and_watch(self) -> None:
         if self.seat is not None and self.seat.delay_s:
             await asyncio.sleep(self.seat.delay_s)
+            self.seat.delay_s = 0.0
         if self.preloaded is None:
             await asyncio.sleep(_HEAD_START_S)
+        if self.lifecycle.phase is not Phase.STARTING:  # told to stop before the server's startup
+            return
         from asgi_health.boot import Boot  # noqa: PLC0415 - not before the port is open
         from asgi_health.watchdog import BootWatch  # noqa: PLC0415
 
@@ -276,7 +279,8 @@ class HealthGate:
                 await self._shut_inner_down()
         await asyncio.sleep(self.config.failed_linger_s)
         quiet = self._membership is not None and self._membership.joins_quietly
-        self._exit_process(EXIT_JOIN_FAILED if quiet else EXIT_BOOT_FAILED)
+        ends_all = not quiet and (self.seat is None or self.seat.may_end_the_server())
+        self._exit_process(EXIT_BOOT_FAILED if ends_all else EXIT_JOIN_FAILED)
 
     def _drain(self) -> None:
         self.endpoints.closing = True

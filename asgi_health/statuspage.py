@@ -20,6 +20,7 @@ from asgi_health.probes import Answer
 from asgi_health.types import Message, Receive, Send
 
 __all__ = [
+    "END_EVENT",
     "EVENT_HEADERS",
     "event_of",
     "render_json",
@@ -33,6 +34,9 @@ EVENT_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+END_EVENT = b"event: end\ndata: draining\n\n"
+"""The last of a process that was told to stop."""
+
 _INTERVAL_S = 0.5
 _HEARTBEAT_S = 15.0
 _PLACE = re.compile(r"@(nonce|title|events|sections)@")
@@ -101,7 +105,7 @@ async def stream_events(
     finally:
         gone.cancel()
     if not left:
-        await send({"type": "http.response.body", "body": b"event: end\ndata: draining\n\n"})
+        await send({"type": "http.response.body", "body": END_EVENT})
 
 
 async def _send_changes(

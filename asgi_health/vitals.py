@@ -21,6 +21,11 @@ if TYPE_CHECKING:  # what these bring is not needed for the first answer
 
 __all__ = ["Vitals"]
 
+_WORD_EVERY_S = 1.0
+"""A worker writes its row about so often."""
+
+_SILENT_MAX_S = 1.2
+
 
 class Vitals:
     """Reads the phase, the boot, the held requests and the other workers."""
@@ -136,9 +141,16 @@ def _worker_json(row: "WorkerRow") -> dict[str, Any]:
         "generation": row.generation,
         "in_flight": row.in_flight,
         "served": row.served,
-        "loop_lag_s": round(row.loop_lag_s, 3),
+        "loop_lag_s": round(max(row.loop_lag_s, _overdue_s(row)), 3),
         "leaving": row.leaving,
     }
+
+
+def _overdue_s(row: "WorkerRow") -> float:
+    """How late its next word is: a worker whose loop is blocked cannot tell, the others can."""
+    silent_s = time.monotonic() - row.updated_s
+    is_overdue = row.phase is Phase.READY and silent_s > _SILENT_MAX_S
+    return silent_s - _WORD_EVERY_S if is_overdue else 0.0
 
 
 def _instance_phase(own: Phase, fleet_code: str | None) -> Phase:

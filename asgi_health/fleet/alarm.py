@@ -26,9 +26,11 @@ class Alarm:
         self._arm()
 
     def _ring(self, _number: int, _frame: FrameType | None) -> None:
-        while self._calls and self._calls[0][0] <= time.monotonic():
-            heapq.heappop(self._calls)[2]()
-        self._arm()
+        try:
+            while self._calls and self._calls[0][0] <= time.monotonic():
+                heapq.heappop(self._calls)[2]()
+        finally:  # what one call raises must not cost the others
+            self._arm()
 
     def _arm(self) -> None:
         if self._calls:

@@ -4,10 +4,11 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_health import answers
+from asgi_health.endpoints import too_many_streams
 from asgi_health.fleet.wire import Head, answer_bytes, scope_of
 from asgi_health.phase import Event, Failure, Phase
 from asgi_health.routes import PAGE_EVENTS
-from asgi_health.statuspage import EVENT_HEADERS, event_of
+from asgi_health.statuspage import END_EVENT, EVENT_HEADERS, event_of
 from asgi_health.types import Message
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Desk", "Reply"]
 
 Client = tuple[str, int] | None
+
+_LARGE_BYTES = 8192
+"""An answer that fits any connection's buffer in the kernel leaves it open."""
 
 
 class Reply(NamedTuple):
@@ -57,12 +61,14 @@ class Desk:
         is_preflight = method == "OPTIONS" and self._cors is not None
         return is_preflight or self._gate.route_of(path) is not None
 
-    def reply(self, head: Head, *, client: Client) -> Reply | None:
+    def reply(self, head: Head, *, client: Client, may_stream: bool = True) -> Reply | None:
         """The answer to a probe or a preflight; None for anybody else's request."""
+        if head.is_handshake:
+            return None
         scope = scope_of(head, client=client)
         route = self._gate.route_of(scope["path"])
         if route is not None and route.kind == PAGE_EVENTS and head.method == "GET":
-            return self._open_stream(head, client=client)
+            return self._open_stream(head, client=client, may_stream=may_stream)
         sent = _Sent()
         if route is not None:
             _finish(self._gate.endpoints.serve(route, scope, _nothing, sent))
@@ -70,7 +76,7 @@ class Desk:
             _finish(answers.send_answer(answers.preflight(scope, self._cors), sent))
         else:
             return None
-        return sent.reply(head, closes=False)
+        return sent.reply(head, closes=self.phase is Phase.DRAINING)
 
     def refuse(self, head: Head | None, *, client: Client) -> Reply:
         """What a request deserves that is held no longer; `head` is None when it is not whole."""
@@ -81,15 +87,22 @@ class Desk:
         _finish(answers.send_refusal(answer, scope, _nothing, sent, cors=self._cors))
         return sent.reply(head, closes=True)
 
-    def _open_stream(self, head: Head, *, client: Client) -> Reply:
+    def _open_stream(self, head: Head, *, client: Client, may_stream: bool) -> Reply:
         """The beginning of the status page's event stream, which ends with the connection."""
         answer = self._gate.endpoints.deny_page(scope_of(head, client=client))
+        if answer is None and not may_stream:
+            answer = too_many_streams()
         if answer is not None:
-            data = answer_bytes(*answer, closes=not head.keeps_alive)
-            return Reply(data, closes=not head.keeps_alive)
+            closes = self.phase is Phase.DRAINING or not head.keeps_alive
+            return Reply(answer_bytes(*answer, closes=closes), closes=closes)
         return Reply(
             answer_bytes(200, EVENT_HEADERS, b"", closes=True), closes=True, is_stream=True
         )
+
+    @property
+    def farewell(self) -> bytes:
+        """What ends an event stream; empty when the client shall ask again."""
+        return END_EVENT if self.phase is Phase.DRAINING else b""
 
     def event(self, shown: dict[str, str]) -> bytes:
         """What changed on the status page since `shown`, which it updates; empty when nothing."""
@@ -111,7 +124,8 @@ class _Sent:
             self._body += message.get("body", b"")
 
     def reply(self, head: Head, *, closes: bool) -> Reply:
-        closes = closes or not head.keeps_alive
+        is_large = len(self._body) > _LARGE_BYTES
+        closes = closes or is_large or not head.keeps_alive
         has_body = head.method != "HEAD"
         data = answer_bytes(
             self.status, self._headers, self._body, closes=closes, has_body=has_body

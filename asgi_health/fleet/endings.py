@@ -138,11 +138,12 @@ class Endings:
         self._now = now
         self._notes: dict[int, Ending] = {}
 
-    def watch(self, pids: Iterable[int]) -> None:
-        """Note those of our children `pids` that have ended, and reap none.
+    def watch(self, pids: Iterable[int]) -> list[Ending]:
+        """Note those of our children `pids` that have ended, and reap none; what is new.
 
         For a handler of SIGCHLD, before the server reaps. Does not block.
         """
+        new: list[Ending] = []
         for pid in pids:
             if pid in self._notes:
                 continue
@@ -151,15 +152,33 @@ class Endings:
             except ChildProcessError:  # reaped already; nobody will ever know
                 continue
             if result is not None:
-                self._notes[pid] = self._note(pid, code=result.si_code, status=result.si_status)
+                note = self._note(pid, code=result.si_code, status=result.si_status)
+                self._notes[pid] = note
+                new.append(note)
+        return new
 
-    def conclude(self, pid: int, *, generation: int, asked: bool, last_words: str = "") -> Ending:
+    def conclude(
+        self,
+        pid: int,
+        *,
+        generation: int,
+        asked: bool,
+        aborted: bool = False,
+        last_words: str = "",
+    ) -> Ending:
         """Tell how a child ended that the server has reaped, and forget it.
 
-        `asked` says whether the master had told it to leave.
+        Args:
+            pid: of the child.
+            generation: of the worker.
+            asked: whether the master had told it to leave.
+            aborted: whether the server ended it because it did not answer.
+            last_words: what it left behind.
         """
         note = self._notes.pop(pid, None) or Ending(pid=pid, at=self._now(), reason=_UNKNOWN)
         reason = _asked(note) if asked else note.reason
+        if aborted:
+            reason = f"blocked for too long; {note.reason}"
         ending = replace(note, generation=generation, reason=reason, last_words=last_words)
         self.recent.append(ending)
         return ending

@@ -56,13 +56,18 @@ class Handover:
     def take(self) -> list[socket.socket] | None:
         """The next portion, non-blocking sockets: none when there is none yet. Never blocks.
 
-        None when nothing comes any more.
+        None when nothing comes any more; then this process has closed its end of the queue.
         """
+        if self._out.fileno() < 0:
+            return None
         try:
             data, fds, _, _ = socket.recv_fds(self._out, 1, FDS_MAX)
         except BlockingIOError:
             return []
-        return list(_sockets(fds)) if data else None
+        if not data:
+            self.close()
+            return None
+        return list(_sockets(fds))
 
     def close_entrance(self) -> None:
         """This process puts nothing in."""

@@ -65,6 +65,7 @@ class LoopWatch:
         self._awake_s = 0.0
         self._late_s = 0.0
         self._warned_s: float | None = None
+        self._worst_s = 0.0
         self.blocked_total = 0
         """How often the lag has been over `warn_s`."""
         self.last_block_s = 0.0
@@ -87,6 +88,11 @@ class LoopWatch:
         """How long the last ping took, or has been unanswered; 0 while not watching."""
         sent_s, answered_s = self._ping
         return (self._clock() if answered_s is None else answered_s) - sent_s
+
+    def take_worst_s(self) -> float:
+        """The worst lag since the last call, one that lasts included."""
+        worst_s, self._worst_s = max(self._worst_s, self.lag_s), 0.0
+        return worst_s
 
     def _run(self) -> None:
         while self._send() and self._follow():
@@ -120,6 +126,7 @@ class LoopWatch:
             late_s = max(late_s, self._late_s, self._clock() - self._awake_s)
             is_answered = self._ping[1] is not None  # read before the lag: it may come in between
             lag_s = self.lag_s
+            self._worst_s = max(self._worst_s, lag_s)
             if not is_counted and 0 < self._warn_s < lag_s:
                 is_counted = True
                 self.blocked_total += 1

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asgi_health.fleet.alarm import Alarm
-from asgi_health.fleet.brake import Brake
+from asgi_health.fleet.brake import Brake, DeathKind
 from asgi_health.fleet.config import FleetConfig
 from asgi_health.fleet.endings import Ending, Endings, death_kind
 from asgi_health.fleet.handover import Handover
@@ -35,7 +35,7 @@ class Master:
     """Lives in the process that forks the workers, for as long as that process.
 
     Args:
-        config: of the fleet; may be replaced when the server reads its configuration again.
+        config: of the fleet.
         is_warm: whether the workers are forked from a loaded process.
     """
 
@@ -48,6 +48,12 @@ class Master:
         self._brake = Brake(window_s=config.crash_window_s, limit=config.crash_limit)
         self._places: dict[int, _Place] = {}
         self._restarts = 0
+        self._was_looping = False
+
+    def reconfigure(self, config: FleetConfig, *, workers: int) -> None:
+        """The server has read its configuration again."""
+        self.board.config, self.board.workers_wanted = config, workers
+        self._brake.reconfigure(window_s=config.crash_window_s, limit=config.crash_limit)
 
     def reserve(self, generation: int) -> None:
         """Before a worker is forked: a row, so that its elders know that it comes."""
@@ -64,26 +70,37 @@ class Master:
         place = self._places[generation]
         return Seat(self.board, index=place.index, delay_s=place.delay_s)
 
-    def watch(self, pids: Iterable[int]) -> None:
-        """A child has ended: see which and how, before anybody reaps it."""
-        self.endings.watch(pids)
+    def watch(self, pids: Iterable[int]) -> list[Ending]:
+        """A child has ended: see which and how, before anybody reaps it.
+
+        For a signal handler: writes no log.
+        """
+        return self.endings.watch(pids)
 
     def bury(self, pid: int, *, generation: int, aborted: bool = False) -> Ending:
-        """A worker has ended and was reaped: free its row, keep the reason."""
+        """A worker has ended and was reaped: free its row, keep the reason.
+
+        Args:
+            pid: of the worker.
+            generation: by which its place was reserved.
+            aborted: whether the server ended it because it was blocked for too long.
+        """
         place = self._places.pop(generation, None)
         row = None if place is None else self.board.workers.read(place.index)
         asked = self.board.stage is Stage.STOPPING or (row is not None and row.leaving)
         words = "" if place is None else self.board.take_words(place.index)
-        ending = self.endings.conclude(pid, generation=generation, asked=asked, last_words=words)
+        ending = self.endings.conclude(
+            pid, generation=generation, asked=asked, aborted=aborted, last_words=words
+        )
         if place is not None:
             self.board.workers.write(place.index, None)
-            kind = death_kind(ending, asked=asked)
+            kind = DeathKind.CRASH if aborted else death_kind(ending, asked=asked)
             self._brake.died(started_s=place.started_s, kind=kind)
         if self.board.stage is Stage.SERVING:
             self._restarts += 1
-        level = logging.INFO if asked or ending.exit_code == 0 else logging.ERROR
-        reason = "blocked for too long" if aborted else ending.reason
-        _log.log(level, "worker %d ended: %s", pid, reason, extra={"worker": pid})
+        is_fine = (asked or ending.exit_code == 0) and not aborted
+        level = logging.INFO if is_fine else logging.ERROR
+        _log.log(level, "worker %d ended: %s", pid, ending.reason, extra={"worker": pid})
         self._tell()
         return ending
 
@@ -97,23 +114,18 @@ class Master:
         """Whether workers die again and again."""
         return self._brake.is_looping
 
-    def refresh(self) -> None:
-        """Say again what is true now; deaths grow old."""
-        if self.board.notice.get("is_looping") != self.is_looping:
-            self._tell()
-
     def _tell(self) -> None:
-        was_looping = bool(self.board.notice.get("is_looping"))
-        if self.is_looping and not was_looping:
-            limit = self.board.config.crash_limit
+        if self.is_looping and not self._was_looping:
             _log.critical(
                 "%d workers or more died within %g s: fleet.crash_loop",
-                limit,
+                self.board.config.crash_limit,
                 self.board.config.crash_window_s,
                 extra={"code": "fleet.crash_loop"},
             )
+        self._was_looping = self.is_looping
+        # A time, so that the loop ends for every reader without another word from here.
         notice = {
-            "is_looping": self.is_looping,
+            "looping_until_s": self._brake.looping_until_s,
             "restarts": self._restarts,
             "endings": [ending.as_json() for ending in self.endings.recent],
         }

@@ -37,6 +37,8 @@ class Masterboard:
     def __init__(self, config: FleetConfig, *, is_warm: bool) -> None:
         self.config = config
         self.is_warm = is_warm
+        self.others_serve = False
+        """Whether workers of another master serve on the same port, when a worker is forked."""
         self.workers = Scoreboard(None)
         size = mmap.PAGESIZE + _NOTICE_BYTES + _BULLETIN_BYTES + ROWS * _WORDS_BYTES
         self._memory = memory = mmap.mmap(-1, size)
@@ -66,6 +68,15 @@ class Masterboard:
         self._memory[1] = was_complete
 
     @property
+    def is_ended_by_worker(self) -> bool:
+        """Whether a worker ends the server by its exit code, because its boot failed."""
+        return bool(self._memory[4])
+
+    @is_ended_by_worker.setter
+    def is_ended_by_worker(self, is_ended: bool) -> None:
+        self._memory[4] = is_ended
+
+    @property
     def workers_wanted(self) -> int:
         """How many workers the master keeps."""
         return int.from_bytes(self._memory[2:4], "little")
@@ -74,9 +85,13 @@ class Masterboard:
     def workers_wanted(self, count: int) -> None:
         self._memory[2:4] = count.to_bytes(2, "little")
 
-    def tell(self, notice: dict[str, Any]) -> None:
-        """The master's word to all: restarts, endings, whether the workers die in a loop."""
-        self._notice.write(notice)
+    def tell(self, notice: dict[str, Any]) -> bool:
+        """The master's word to all: restarts, endings, until when the workers die in a loop.
+
+        Ten endings with the longest last words have room. False when there is none, and the old
+        word stays.
+        """
+        return self._notice.write(notice)
 
     @property
     def notice(self) -> dict[str, Any]:
@@ -85,7 +100,9 @@ class Masterboard:
 
     def leave_words(self, index: int, words: str) -> None:
         """Keep the end of a worker's last traceback for the master."""
-        self._words(index).write(words[-_WORDS_MAX:].encode("ascii", "replace").decode())
+        kept = words[-_WORDS_MAX:].encode("ascii", "replace").decode()
+        while not self._words(index).write(kept):  # as JSON, some characters take six
+            kept = kept[len(kept) // 4 + 1 :]
 
     def take_words(self, index: int) -> str:
         """The last traceback of the worker that had this row, once."""

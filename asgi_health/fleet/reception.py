@@ -90,6 +90,7 @@ class Reception:
         signal.set_wakeup_fd(-1)
         for name in _IGNORED:  # a signal to the whole group: the parent decides
             signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.freeze()
         self._orders.control.settimeout(0.0)
@@ -131,6 +132,7 @@ class Reception:
     def _stop(self) -> None:
         self._desk.drain()
         self._responder.refuse_held()
+        self._responder.end_streams()
 
     def _fail(self, failure: Failure) -> None:
         self._due_s = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from asgi_health.fleet.desk import Desk, Reply
-from asgi_health.fleet.wire import HEAD_MAX_BYTES, path_of, read_head
+from asgi_health.fleet.wire import HEAD_MAX_BYTES, has_whole_head, path_of, read_head
 from asgi_health.hold import Hold, Outcome
 from asgi_health.phase import Phase
 
@@ -77,7 +77,7 @@ class Responder:
         self._desk = desk
         self._hold = hold
         self._limits = limits
-        self._hold_limit = min(limits.hold_limit, limits.open_max)
+        self._hold_limit = min(limits.hold_limit, limits.open_max - 1)
         self._clock = clock
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._silent: dict[int, _Connection] = {}
@@ -107,7 +107,9 @@ class Responder:
         while not self._ended():
             due_s = until_s()
             timeout_s = self._timeout_s(due_s)
-            for fd, event in self._poll.poll(timeout_s):
+            # New connections last: they may get the number of one that ends in this turn.
+            events = self._poll.poll(timeout_s)
+            for fd, event in sorted(events, key=lambda found: found[0] in self._listeners):
                 if self._ended():
                     return  # the rest of the batch belongs to who has the connections now
                 self._handle(fd, event)
@@ -129,11 +131,14 @@ class Responder:
         return list(ongoing)
 
     def refuse_held(self) -> None:
-        """Answer whatever is held, by the desk's phase; streams end."""
+        """Answer whatever is held, by the desk's phase."""
         for fd, connection in list(self._held.items()):
             self._refuse(fd, connection)
-        for fd in list(self._streams):
-            self._drop(fd)
+
+    def end_streams(self) -> None:
+        """Let the status page know that nothing more comes."""
+        for fd, stream in list(self._streams.items()):
+            self._send(fd, stream, Reply(self._desk.farewell, closes=True))
 
     def farewell(self, *, limit_s: float) -> None:
         """Give answers on their way the time to arrive, before the process ends with all it has."""
@@ -141,6 +146,8 @@ class Responder:
         for fd in list(self._listeners):
             self._poll.unregister(fd)
         self._listeners.clear()
+        for fd in list(self._watched):
+            self.unwatch(fd)
         while self._closing and self._clock() < end_s:
             for fd, event in self._poll.poll(max(0.0, end_s - self._clock())):
                 if fd in self._closing:
@@ -170,8 +177,6 @@ class Responder:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS_A_TURN):
-            if self._count() >= self._limits.open_max:
-                self._make_room()
             try:
                 accepted, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -182,9 +187,12 @@ class Responder:
                 continue
             accepted.settimeout(0.0)
             client = (address[0], address[1]) if isinstance(address, tuple) else None
-            connection = _Connection(accepted, client)
-            self._silent[accepted.fileno()] = connection
-            self._poll.register(accepted.fileno(), _EDGES)
+            fd, connection = accepted.fileno(), _Connection(accepted, client)
+            if self._count() >= self._limits.open_max:
+                self._make_room()
+            self._silent[fd] = connection
+            self._poll.register(fd, _EDGES)
+            self._look(fd, connection)  # else the next one might take its room as a silent one's
 
     def _count(self) -> int:
         return sum(map(len, (self._silent, self._held, self._closing, self._streams)))
@@ -224,14 +232,15 @@ class Responder:
             return False
         head = read_head(seen) if self._desk.must_read(*found) else None
         if head is None:
-            is_whole = not self._desk.must_read(*found) or b"\r\n\r\n" in seen
+            is_whole = not self._desk.must_read(*found) or has_whole_head(seen)
             if is_whole or len(seen) >= HEAD_MAX_BYTES:
                 self._take_in(fd, connection)
             return False
         body_bytes = head.body_bytes or 0
-        if len(seen) < head.size_bytes + body_bytes < HEAD_MAX_BYTES:
+        if len(seen) < head.size_bytes + body_bytes:
             return False  # the rest of its body is on the way
-        reply = self._desk.reply(head, client=connection.client)
+        may_stream = len(self._streams) < _STREAMS_MAX
+        reply = self._desk.reply(head, client=connection.client, may_stream=may_stream)
         if reply is None:
             self._take_in(fd, connection)
             return False
@@ -266,14 +275,13 @@ class Responder:
             if len(reply.data) > _SMALL_BYTES:
                 size = socket.SO_SNDBUF
                 connection.socket.setsockopt(socket.SOL_SOCKET, size, 2 * len(reply.data))
-                reply = reply._replace(closes=True)
             sent = connection.socket.send(reply.data)
         except OSError:
             sent = -1
         if sent != len(reply.data):
             self._drop(fd)
             return False
-        if reply.is_stream and len(self._streams) < _STREAMS_MAX:
+        if reply.is_stream:
             self._forget(fd)
             self._streams[fd] = connection
             self._show(fd, connection)

@@ -51,7 +51,7 @@ class WorkerRow:
         generation: the master's count of workers when this one was forked; 0 without such a master.
         in_flight: requests that are being answered.
         served: requests answered since the start.
-        loop_lag_s: how late the event loop was when it was last asked.
+        loop_lag_s: how late the event loop was at worst since the last write.
         leaving: whether it was told to stop, or stops to be replaced.
     """
 

@@ -1,21 +1,31 @@
 """A worker's place in an instance that has a master: what it says of itself, what it hears."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from asgi_health.fleet.masterboard import Masterboard, Stage
 from asgi_health.fleet.membership import judge_fleet
-from asgi_health.fleet.scoreboard import WorkerRow, process_start, rss_bytes
+from asgi_health.fleet.scoreboard import ROWS, WorkerRow, process_start, rss_bytes
 from asgi_health.phase import UNSETTLED, Phase
 from asgi_health.probes import DRAINING_CODE
 
-__all__ = ["Load", "Seat", "judge_instance", "new_row"]
+__all__ = ["Load", "Seat", "Succession", "judge_instance", "new_row"]
+
+_log = logging.getLogger("asgi_health.fleet")
 
 _VERDICT_MEMORY_S = 0.1
 _MIB = 2**20
+_ON_THE_WAY = UNSETTLED | {Phase.FAILED}
+_SERVING = frozenset({Phase.READY, Phase.DRAINING})
+_LIMIT_TOO_LOW = (
+    "a worker that has just become ready occupies %d MiB, and worker_rss_limit_mib is %d: "
+    "it is not replaced; raise the limit"
+)
 
 
 class Load(NamedTuple):
@@ -24,6 +34,17 @@ class Load(NamedTuple):
     in_flight: int = 0
     served: int = 0
     loop_lag_s: float = 0.0
+
+
+class Succession(Enum):
+    """Who takes over from a worker that was asked to leave."""
+
+    READY = auto()
+    COMING = auto()
+    FAILED = auto()
+    """Of those that were to come, not all have."""
+    NONE = auto()
+    """Nobody is on the way, and nobody has failed to come."""
 
 
 class Seat:
@@ -40,15 +61,17 @@ class Seat:
     def __init__(self, board: Masterboard, *, index: int, delay_s: float = 0.0) -> None:
         self.board = board
         self.delay_s = delay_s
+        """How long this worker must wait before it boots; 0 once it has waited."""
         self._index = index
         row = board.workers.read(index) or new_row(generation=0)
         self._row = replace(row, pid=os.getpid(), start=process_start(os.getpid()))
         self._read_s = float("-inf")
         self._verdict: tuple[str | None, str | None] = (None, None)
+        self._fresh_bytes = 0
         self.observe: Callable[[], Load] = Load
         """Asked for the load of this worker's server once a second."""
         with board.workers.locked():
-            self.joins_quietly = self._is_anybody_ready()
+            self.joins_quietly = board.others_serve or self._is_anybody_ready()
             self._row = replace(self._row, accepting=not self.joins_quietly)
             board.workers.write(index, self._row)
 
@@ -60,6 +83,8 @@ class Seat:
     def publish(self, phase: Phase, *, accepting: bool) -> None:
         """Write this worker's row."""
         load, ready_at = self.observe(), self._row.ready_at
+        if phase is Phase.READY and not ready_at:
+            self._note_size()
         self._row = replace(
             self._row,
             phase=phase,
@@ -75,6 +100,13 @@ class Seat:
         if not self.board.was_complete and _missing(self.rows(), self.board)[0] is None:
             self.board.was_complete = True
         self._read_s = float("-inf")
+
+    def _note_size(self) -> None:
+        """When this worker is ready and has served nobody yet."""
+        self._fresh_bytes = rss_bytes()
+        limit_mib = self.board.config.worker_rss_limit_mib
+        if 0 < limit_mib * _MIB < self._fresh_bytes:
+            _log.error(_LIMIT_TOO_LOW, self._fresh_bytes // _MIB, limit_mib)
 
     def rows(self) -> list[WorkerRow]:
         """The rows of all living workers."""
@@ -107,23 +139,61 @@ class Seat:
         self.board.workers.write(self._index, self._row)
 
     def may_be_replaced(self) -> bool:
-        """Leave if no other is leaving and all others are ready; decided under the lock."""
+        """Leave if no other is leaving, is missing or is not ready; decided under the lock."""
         with self.board.workers.locked():
             others = [row for row in self.rows() if row.pid != self._row.pid]
             if any(row.leaving or row.phase is not Phase.READY for row in others):
+                return False
+            if len(others) + 1 < min(self.board.workers_wanted, ROWS):  # one has just died
                 return False
             self.begin_leaving()
             return True
 
     def is_too_large(self) -> bool:
-        """Whether this worker occupies more memory than it may."""
-        limit_mib = self.board.config.worker_rss_limit_mib
-        return bool(limit_mib) and rss_bytes() > limit_mib * _MIB
+        """Whether this worker has grown over its limit.
 
-    def successors_are_ready(self) -> bool:
-        """Whether no younger worker is still on its way."""
-        younger = [row for row in self.rows() if row.generation > self._row.generation]
-        return all(row.phase not in UNSETTLED for row in younger)
+        One that was over the limit when it became ready would be replaced for ever, so it stays.
+        """
+        limit_bytes = self.board.config.worker_rss_limit_mib * _MIB
+        return self._fresh_bytes <= limit_bytes < rss_bytes() if limit_bytes else False
+
+    def successors(self) -> frozenset[int]:
+        """The generations of younger workers that are on their way; takes no lock."""
+        mine = self._row.generation
+        return frozenset(
+            row.generation
+            for row in self.rows()
+            if row.generation > mine and row.phase in _ON_THE_WAY
+        )
+
+    def succession(self, expected: frozenset[int] = frozenset()) -> Succession:
+        """Who serves when this worker leaves; decided under the lock.
+
+        With READY this worker has said that it goes.
+
+        Args:
+            expected: the generations that were on their way when this worker was asked to leave.
+        """
+        with self.board.workers.locked():
+            others = [row for row in self.rows() if row.pid != self._row.pid]
+            ready = sum(row.phase is Phase.READY and not row.leaving for row in others)
+            if ready >= min(self.board.workers_wanted, ROWS):
+                self.begin_leaving()
+                return Succession.READY
+        if self.successors():
+            return Succession.COMING
+        have_come = {row.generation for row in others} >= expected
+        return Succession.NONE if have_come else Succession.FAILED
+
+    def may_end_the_server(self) -> bool:
+        """Whether this worker is the first whose failure ends all; decided under the lock.
+
+        Gunicorn stops at such an exit code, and breaks that stop off at a second one.
+        """
+        with self.board.workers.locked():
+            is_first = self.board.stage is Stage.SERVING and not self.board.is_ended_by_worker
+            self.board.is_ended_by_worker = True
+            return is_first
 
     def leave_words(self, words: str) -> None:
         """Keep the last traceback of this worker for the master."""
@@ -136,7 +206,7 @@ class Seat:
 
     def _is_anybody_ready(self) -> bool:
         return any(
-            row.phase is Phase.READY and row.accepting and not row.leaving for row in self.rows()
+            row.phase in _SERVING and row.accepting and not row.leaving for row in self.rows()
         )
 
 
@@ -157,7 +227,7 @@ def new_row(*, generation: int) -> WorkerRow:
 
 def judge_instance(rows: list[WorkerRow], board: Masterboard) -> tuple[str | None, str | None]:
     """Why the instance is not ready, as code and in words; (None, None) when it is."""
-    if board.notice.get("is_looping"):
+    if time.monotonic() < board.notice.get("looping_until_s", 0.0):
         return "fleet.crash_loop", "workers die again and again; the endings say why"
     if board.is_warm:
         return _missing(rows, board)
@@ -167,7 +237,10 @@ def judge_instance(rows: list[WorkerRow], board: Masterboard) -> tuple[str | Non
 
 def _missing(rows: list[WorkerRow], board: Masterboard) -> tuple[str | None, str | None]:
     ready = sum(row.phase is Phase.READY for row in rows)
-    wanted = board.config.ready_workers_min if board.is_warm else board.workers_wanted
+    # More than there are, or than there are rows for, can never be ready.
+    wanted = min(board.workers_wanted, ROWS)
+    if board.is_warm:
+        wanted = min(wanted, board.config.ready_workers_min)
     if ready >= wanted:
         return None, None
     return "fleet.starting", f"{ready} of {wanted} workers are ready"

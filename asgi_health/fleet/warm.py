@@ -39,12 +39,15 @@ _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _DUMP_STACKS = getattr(signal, "SIGRTMIN", 0)
 _END = _DUMP_STACKS + 1
 _EXIT_BOOT_FAILED = 3
+_STDERR = 2
 _GOODBYE_S = 0.2
 _REPLY_S = 5.0
 _RESTARTS_MAX = 3
 _BULLETIN_INTERVAL_S = 0.25
 _LAST_RESORT_S = 2.0
-_TRACEBACK_MAX = 50_000
+_MESSAGE_MAX = 2000
+_TRACEBACK_MAX = 25_000
+"""Characters; each may take six bytes on its way, and the kernel refuses more than 200 kB."""
 
 
 class WarmBoot:
@@ -83,6 +86,7 @@ class WarmBoot:
         self._failure: Failure | None = None
         self._guard = ForkGuard()
         self._told_s = 0.0
+        self._obeys = False
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def run(self) -> Handover:
@@ -91,6 +95,7 @@ class WarmBoot:
         Does not return when the load fails: the reason is answered and logged, and the process ends
         with 3 after the linger.
         """
+        os.register_at_fork(after_in_child=self._forget)
         for number in (_DUMP_STACKS, _END):  # the responder may send one a moment too late
             signal.signal(number, signal.SIG_IGN)
         self._fork_responder()
@@ -114,6 +119,7 @@ class WarmBoot:
             self._prepare()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the clients must learn of it
             self._fail(error)
+        _enable_own_loggers()
         report(self._guard.end(), _log)
         return loaded
 
@@ -130,7 +136,7 @@ class WarmBoot:
 
     def _fail(self, error: BaseException) -> NoReturn:
         failure = describe(error)
-        _log.disabled = False  # an application's LOGGING disables loggers that exist, by default
+        _enable_own_loggers()
         _log.error(
             "boot failed: %s: %s",
             failure.code,
@@ -142,10 +148,14 @@ class WarmBoot:
         self._linger(self._gate.config.failed_linger_s if self._pid else 0.0)
 
     def _tell(self, failure: Failure) -> None:
-        self._failure = failure
-        text = json.dumps([failure.code, failure.message, failure.traceback[-_TRACEBACK_MAX:]])
+        self._failure = failure = Failure(
+            code=failure.code,
+            message=_shortened(failure.message, _MESSAGE_MAX),
+            traceback=_shortened(failure.traceback, _TRACEBACK_MAX),
+        )
+        text = json.dumps(failure, ensure_ascii=False).encode("utf-8", "backslashreplace")
         with suppress(OSError):
-            self._control.send(b"fail" + text.encode())
+            self._control.send(b"fail" + text)
 
     def _linger(self, seconds: float) -> NoReturn:
         """Let the responder say what is wrong, then end."""
@@ -156,11 +166,11 @@ class WarmBoot:
 
     def _hand_over(self) -> None:
         """Ask for the connections, and wait until they are in the queue."""
+        self._theirs.close()  # so that the end of the responder is the end of the stream
         reply = self._ask_for_connections() if self._pid else b""
         if reply == b"late":
             self._refuse_late_load()
         self._control.close()
-        self._theirs.close()
         self._handover.close_entrance()
         if reply:
             counts = json.loads(reply)
@@ -172,10 +182,12 @@ class WarmBoot:
         self._control.settimeout(_REPLY_S)
         try:
             self._control.send(b"go")
-            return self._control.recv(4096)
+            reply, problem = self._control.recv(4096), "it has ended"
         except OSError as error:
-            _log.error("what was held is lost: the responder does not answer (%s)", error)
-            return b""
+            reply, problem = b"", str(error)
+        if not reply:
+            _log.error("what was held is lost: the responder does not answer (%s)", problem)
+        return reply
 
     def _refuse_late_load(self) -> NoReturn:
         """The deadline is over; the responder has said so, and ends this process."""
@@ -187,6 +199,7 @@ class WarmBoot:
 
     def _leave(self, code: int) -> NoReturn:
         """End without waiting for the import that was interrupted."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the responder that ends now has no heir
         with suppress(OSError):
             self._control.settimeout(0.0)
             self._control.send(b"end")
@@ -194,8 +207,7 @@ class WarmBoot:
         try:
             self._on_stop(code)
             logging.shutdown()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            _flush()
         finally:
             os._exit(code)
 
@@ -215,14 +227,24 @@ class WarmBoot:
     def _fork_responder(self) -> None:
         if not self._listeners:
             return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._pid = os.fork()
-        if self._pid:
-            return
+        _flush()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until the child ignores them
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -1
+            _log.error("nobody answers until ready: no process can be started (%s)", error)
+        self._pid = max(0, pid)
+        if pid == 0:
+            self._receive()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _receive(self) -> NoReturn:
+        """In the child: be the responder."""
         code = 1
         try:
             self._control.close()
+            _enable_own_loggers()
             orders = Orders(
                 listeners=self._listeners,
                 control=self._theirs,
@@ -240,6 +262,15 @@ class WarmBoot:
         finally:
             os._exit(code)
 
+    def _forget(self) -> None:
+        """In a process that the load forks: signals there are no business of the responder's."""
+        if self._obeys:
+            self._obeys = False
+            signal.set_wakeup_fd(-1)
+            for number in (*_STOPS, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            self._control.close()
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Obey a stop while loading; the responder hears of it even while C code runs here."""
@@ -253,10 +284,8 @@ class WarmBoot:
             _log.error("boot failed: boot.deadline: the application was not loaded in time")
             self._leave(_EXIT_BOOT_FAILED)
 
-        def child(number: int, frame: FrameType | None) -> None:
-            self._look_after_responder()
-            if callable(before[signal.SIGCHLD]):
-                before[signal.SIGCHLD](number, frame)
+        def child(_number: int, _frame: FrameType | None) -> None:
+            self._look_after_responder()  # other children are the load's own affair
 
         handlers: dict[int, Callable[[int, FrameType | None], None]] = {
             **dict.fromkeys(_STOPS, stop), _END: end, signal.SIGCHLD: child,
@@ -266,9 +295,11 @@ class WarmBoot:
             signal.signal(number, handler)
         self._control.settimeout(0.0)
         woken = signal.set_wakeup_fd(self._control.fileno(), warn_on_full_buffer=False)
+        self._obeys = True
         try:
             yield
         finally:
+            self._obeys = False
             signal.set_wakeup_fd(woken)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -281,7 +312,8 @@ class WarmBoot:
             if os.waitpid(self._pid, os.WNOHANG)[0] == 0:
                 return
         if self._restarts >= _RESTARTS_MAX:
-            _log.error("the responder ended %d times; nobody answers until ready", _RESTARTS_MAX)
+            _log.error("the responder has ended once more; nobody answers until ready")
+            self._pid = 0
             return
         self._restarts += 1
         _log.error("the responder has ended; another one takes its place")
@@ -291,11 +323,33 @@ class WarmBoot:
     def _deadline(self) -> Iterator[None]:
         """Stacks on the responder's order, also while a C call holds the GIL, and a last resort."""
         config = self._gate.config
-        faulthandler.register(_DUMP_STACKS, all_threads=True, chain=False)
+        faulthandler.register(_DUMP_STACKS, file=_STDERR, all_threads=True, chain=False)
         last_s = config.boot_deadline_s + config.failed_linger_s + _LAST_RESORT_S
-        faulthandler.dump_traceback_later(last_s, exit=True)
+        faulthandler.dump_traceback_later(last_s, file=_STDERR, exit=True)
         try:
             yield
         finally:  # here, in the master: cancelling in a forked child hangs
             faulthandler.cancel_dump_traceback_later()
             faulthandler.unregister(_DUMP_STACKS)
+
+
+def _enable_own_loggers() -> None:
+    """An application's LOGGING disables the loggers that exist, by default."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "asgi_health":
+            logger.disabled = False
+
+
+def _shortened(text: str, length: int) -> str:
+    """Its begin and its end, when it is longer."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]} [...] {text[-half:]}"
+
+
+def _flush() -> None:
+    """Write what is buffered; also where a signal has interrupted a write."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(
+            AttributeError, OSError, RuntimeError, ValueError
+        ):  # none, gone, busy, closed
+            stream.flush()

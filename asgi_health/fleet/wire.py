@@ -1,8 +1,12 @@
 """HTTP/1.1 as bytes: enough of it to tell a probe from any other request, and to answer it. Pure.
 
+Strict, because whoever answers a request also decides where the next one begins: what servers might
+read in another way (a bare line feed, two lengths, a folded line) is nobody's probe here.
+
 Source: https://www.rfc-editor.org/rfc/rfc9112
 """
 
+import re
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple
@@ -10,18 +14,36 @@ from urllib.parse import unquote
 
 from asgi_health.types import Headers, Scope
 
-__all__ = ["HEAD_MAX_BYTES", "Head", "answer_bytes", "path_of", "read_head", "scope_of"]
+__all__ = [
+    "HEAD_MAX_BYTES",
+    "Head",
+    "answer_bytes",
+    "has_whole_head",
+    "path_of",
+    "read_head",
+    "scope_of",
+]
 
 HEAD_MAX_BYTES = 16_384
 """What is looked at of a request; a probe with a longer head is left to the workers."""
 
-_BODY_MAX_BYTES = 65_536
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"})
+_VERSIONS = frozenset({b"HTTP/1.1", b"HTTP/1.0"})
+_TARGET = re.compile(
+    rb"(?:https?://(?:[\da-z.-]+|\[[\da-f:.]+\])(?::[1-5]?\d{1,4})?)?(/[!-~]*)", re.IGNORECASE
+)
+"""`/path?query`, perhaps after scheme and host (RFC 9112, 3.2.1 and 3.2.2)."""
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~\w-]+")
+_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 
 
 class Head(NamedTuple):
     """The head of a request.
 
     Args:
+        target: from the path on, without scheme and host.
         size_bytes: of the head with its empty line, and what stood before it.
         body_bytes: of the body that follows; None when only reading on would tell.
     """
@@ -41,32 +63,44 @@ class Head(NamedTuple):
         tokens = b",".join(value for name, value in self.headers if name == b"connection")
         return b"close" not in [token.strip() for token in tokens.lower().split(b",")]
 
+    @property
+    def is_handshake(self) -> bool:
+        """Whether it opens a WebSocket, which is no HTTP request to whoever serves sockets."""
+        return any(
+            name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers
+        )
+
 
 def path_of(seen: bytes) -> tuple[str, str] | None:
     """Method and path of a request whose first line has come; None when it has not.
 
-    ("", "") when it is no HTTP/1 request line.
+    ("", "") when it is no HTTP/1 request line, or one of a method that we do not know.
     """
     line, end, _ = seen.lstrip(b"\r\n").partition(b"\n")
     if not end:
         return None
-    words = line.rstrip(b"\r").split(b" ")
-    if len(words) != 3 or words[2] not in {b"HTTP/1.1", b"HTTP/1.0"} or not words[0].isalpha():
+    words = _request_line(line.removesuffix(b"\r")) if line.endswith(b"\r") else None
+    if words is None or words[0] not in _METHODS:
         return "", ""
     return words[0].decode("ascii"), _path(words[1])
 
 
+def _request_line(line: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Method, target from the path on, and version; None when it is no HTTP/1 request line."""
+    words = line.split(b" ")
+    if len(words) != 3 or words[2] not in _VERSIONS or not _NAME.fullmatch(words[0]):
+        return None
+    target = _TARGET.fullmatch(words[1])
+    return None if target is None else (words[0], target[1], words[2])
+
+
 def _path(target: bytes) -> str:
-    raw = _origin_form(target).partition(b"#")[0].partition(b"?")[0]
-    return unquote(raw.decode("ascii")) if raw.isascii() else ""
+    return unquote(target.partition(b"#")[0].partition(b"?")[0].decode("ascii"))
 
 
-def _origin_form(target: bytes) -> bytes:
-    """`/path?query` of a target that may name scheme and host as well (RFC 9112, 3.2.2)."""
-    if target.lower().startswith((b"http://", b"https://")):
-        authority, slash, rest = target.partition(b"//")[2].partition(b"/")
-        return slash + rest if slash and b"?" not in authority else b"/"
-    return target
+def has_whole_head(seen: bytes) -> bool:
+    """Whether an empty line has come, also one that `read_head` takes for malformed."""
+    return _EMPTY_LINE.search(seen.lstrip(b"\r\n")) is not None
 
 
 def read_head(seen: bytes) -> Head | None:
@@ -75,36 +109,50 @@ def read_head(seen: bytes) -> Head | None:
     end = seen.find(b"\r\n\r\n", skipped)
     if end < 0:
         return None
-    lines = seen[skipped:end].split(b"\r\n")
-    words = lines[0].split(b" ")
-    fields = [line.partition(b":") for line in lines[1:]]
-    if len(words) != 3 or not all(name and colon for name, colon, _ in fields):
+    first, *lines = seen[skipped:end].split(b"\r\n")
+    words = _request_line(first)
+    fields = [line.partition(b":") for line in lines]
+    if words is None or not all(map(_is_field, fields)):
         return None
     headers = tuple((name.lower(), value.strip(b" \t")) for name, _, value in fields)
+    if not _is_framed_well(headers):
+        return None
     return Head(
-        method=words[0].decode("latin-1"),
+        method=words[0].decode("ascii"),
         target=words[1],
-        version=words[2].decode("latin-1").removeprefix("HTTP/"),
+        version=words[2].decode("ascii").removeprefix("HTTP/"),
         headers=headers,
         size_bytes=end + 4,
-        body_bytes=_body_bytes(headers),
+        body_bytes=_body_bytes(headers, room_bytes=HEAD_MAX_BYTES - end - 4),
     )
 
 
-def _body_bytes(headers: Headers) -> int | None:
+def _is_field(parts: tuple[bytes, bytes, bytes]) -> bool:
+    name, colon, value = parts
+    return bool(colon and _NAME.fullmatch(name) and _VALUE.fullmatch(value))
+
+
+def _is_framed_well(headers: Headers) -> bool:
+    """Whether nobody could doubt where the body ends (RFC 9112, 6.3)."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings:
+        return codings == [b"chunked"] and not lengths
+    return not lengths or (len(lengths) == 1 and lengths[0].isdigit())
+
+
+def _body_bytes(headers: Headers, *, room_bytes: int) -> int | None:
+    """Of the body; None too when it does not fit into what is looked at."""
     named = dict(headers)
     if b"transfer-encoding" in named or b"upgrade" in named or b"expect" in named:
         return None
     length = named.get(b"content-length", b"0")
-    if not length.isdigit() or len(length) > 9 or int(length) > _BODY_MAX_BYTES:
-        return None
-    return int(length)
+    return int(length) if len(length) <= 9 and int(length) <= room_bytes else None
 
 
 def scope_of(head: Head, *, client: tuple[str, int] | None) -> Scope:
     """The ASGI scope that a server would make of a request."""
-    origin = _origin_form(head.target).partition(b"#")[0]
-    raw_path, _, query = origin.partition(b"?")
+    raw_path, _, query = head.target.partition(b"#")[0].partition(b"?")
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -104,6 +104,29 @@ async def test_the_answer_follows_every_change_of_phase() -> None:
         assert seen == [b"loading", b"ok", b"draining", b"stopped"]
 
 
+ASKS: list[dict[str, Any]] = [
+    {},
+    {"method": "HEAD"},
+    {"method": "POST"},
+    {"query": b"verbose&format=json"},
+    {"headers": [BEARER]},
+    {"headers": [ORIGIN]},
+]
+
+
+@pytest.mark.parametrize("path", [*PROBES, "/livez/boot", "/readyz/nothing", "/statusz"])
+@pytest.mark.parametrize("ask", ASKS)
+async def test_every_answer_asks_for_a_new_connection_while_draining_and_not_before(
+    path: str, ask: dict[str, Any]
+) -> None:
+    async with served(lambda: hello, token=SECRET, cors=CORS) as booted:
+        await booted.until("ready")
+        assert b"connection" not in (await get(booted.gate, path, **ask)).headers
+        booted.gate.begin_drain()
+        answer = await get(booted.gate, path, **ask)
+        assert answer.headers[b"connection"] == b"close"
+
+
 async def test_details_are_for_the_token_only() -> None:
     async with served(fails_with("secret reason"), token=SECRET, failed_linger_s=30) as booted:
         await booted.until("failed")

@@ -151,6 +151,18 @@ def test_no_other_event_takes_a_failure() -> None:
     assert lifecycle.phase == "loading"
 
 
+@pytest.mark.parametrize("phase", ROAD)
+def test_a_forked_process_begins_anew_whatever_its_parent_had_come_to(phase: str) -> None:
+    lifecycle = lifecycle_in(phase)
+    lifecycle.restart()
+    assert lifecycle.phase == "starting"
+    assert lifecycle.failure is None
+    assert not lifecycle.was_ready
+    assert set(lifecycle.entered_s) == {"starting"}
+    assert happen(lifecycle, "load") == "loading"
+    assert lifecycle.entered_s["loading"] - lifecycle.entered_s["starting"] == 1.0
+
+
 async def test_whoever_waits_is_woken_in_the_order_of_asking() -> None:
     lifecycle = lifecycle_in("starting")
     woken: list[int] = []

@@ -128,6 +128,65 @@ def test_a_load_in_place_records_in_the_recorder_of_its_caller() -> None:
     assert heard == ["import", 'app "shop": ready()', "load"]
 
 
+def loaded_recorder(clock: FakeClock) -> Recorder:
+    """A load of six seconds that has ended."""
+    recorder = Recorder(clock=clock)
+    clock.now_s += 1
+    with recorder.step("load"):
+        clock.now_s += 5
+    recorder.add_app(AppCost(label="shop", ready_s=2.0))
+    recorder.end()
+    return recorder
+
+
+def test_a_continued_boot_goes_on_where_the_load_ended_however_long_that_is_ago() -> None:
+    clock = FakeClock()
+    recorder = loaded_recorder(clock)
+    clock.now_s += 3600
+    other = recorder.continued()
+    assert other.report().total_s == 6.0
+    with other.step("warm-up"):
+        clock.now_s += 2
+    other.end()
+    report = other.report()
+    assert [(s.name, s.start_s, s.duration_s) for s in report.steps] == [
+        ("load", 1.0, 5.0),
+        ("warm-up", 6.0, 2.0),
+    ]
+    assert report.total_s == 8.0
+    assert report.apps == (AppCost(label="shop", ready_s=2.0),)
+
+
+def test_a_continued_boot_leaves_the_report_of_the_load_as_it_was() -> None:
+    clock = FakeClock()
+    recorder = loaded_recorder(clock)
+    before = recorder.report()
+    first, second = recorder.continued(), recorder.continued()
+    for other in (first, second):
+        with other.step("warm-up"):
+            clock.now_s += 2
+    assert recorder.report() == before
+    assert [step.name for step in second.report().steps] == ["load", "warm-up"]
+
+
+def test_a_continued_boot_keeps_the_share_of_computing_of_its_load() -> None:
+    recorder = Recorder()
+    with recorder.recording():
+        sum(range(10000))
+    recorder.end()
+    before, after = recorder.report(), recorder.continued().report()
+    assert (after.cpu_s, after.cpu_share) == (before.cpu_s, before.cpu_share)
+    assert after.cpu_s > 0
+
+
+def test_whoever_asked_hears_of_each_step_that_has_begun() -> None:
+    begun: list[str | None] = []
+    recorder = Recorder(on_step=lambda: begun.append(recorder.latest_step))
+    with recorder.step("outer"), recorder.step("inner"):
+        assert begun == ["outer", "inner"]
+    assert begun == ["outer", "inner"]
+
+
 def test_before_the_first_step_there_is_no_latest_one() -> None:
     assert Recorder().latest_step is None
 

@@ -19,7 +19,7 @@ from gunicorn.errors import HaltServer
 from asgi_health.adapters.systemd import Notifier
 from asgi_health.fleet.alarm import Alarm
 from asgi_health.fleet.config import FleetConfig
-from asgi_health.fleet.draining import MasterDrain
+from asgi_health.fleet.draining import MasterDrain, release_stop_signals
 from asgi_health.fleet.master import Master
 from asgi_health.fleet.masterboard import Stage
 from asgi_health.gate import HealthGate
@@ -39,6 +39,7 @@ class _Process:
     """What outlives a configuration: the master of this process, once it has one."""
 
     master: Master | None = None
+    drain: MasterDrain | None = None
     notifier = Notifier("")
 
 
@@ -67,13 +68,15 @@ class Hooks:
             _log.info("each worker loads for itself: %s", obstacle)
         master = _Process.master = Master(self.config, is_warm=obstacle is None)
         master.board.workers_wanted = server.num_workers
+        master.board.was_complete = _is_upgrade()
         limit_s = gate.config.boot_deadline_s + gate.config.failed_linger_s + _BOOT_MARGIN_S
         _Process.notifier.loading(limit_s=limit_s)
+        notify = _Process.notifier.stopping
+        _Process.drain = MasterDrain(master.board, alarm=master.alarm, on_drain=notify)
+        _Process.drain.install()  # before the load, which puts its own handlers in front
         if master.board.is_warm:
             self._load(server, gate, master)
         _watch_children(server, master)
-        notify = _Process.notifier.stopping
-        MasterDrain(master.board, alarm=master.alarm, on_drain=notify).install()
         if _Process.notifier.is_active:
             _notify_when_ready(master)
 
@@ -90,21 +93,26 @@ class Hooks:
     def pre_fork(self, _server: Any, worker: Any) -> None:
         """In the master: a worker is about to be forked."""
         if _Process.master is not None:
+            _Process.master.board.others_serve = _is_upgrade()
             _Process.master.reserve(worker.age)
 
     def post_fork(self, _server: Any, _worker: Any) -> None:
         """In the worker: what belongs to the master's process is the master's."""
         Alarm.forget()
+        if _Process.drain is not None:
+            _Process.drain.keep_for_worker()
 
     def post_worker_init(self, worker: Any) -> None:
         """In the worker: the entry point is imported, the server has not started."""
-        gate, master = worker.wsgi, _Process.master
-        if master is None or not isinstance(gate, HealthGate):
+        gate, master = _gate_of(worker), _Process.master
+        if master is None or gate is None:
+            release_stop_signals()
             return
         is_uvicorn = _is_uvicorn(worker)
         seat = master.seat(worker.age)
         gate.take_seat(seat, drains=is_uvicorn)
         if not is_uvicorn:
+            release_stop_signals()
             return
         from asgi_health.adapters.uvicorn import Post, Worker, serve_in_fleet  # noqa: PLC0415 - not every server has it
 
@@ -126,8 +134,8 @@ class Hooks:
         if worker.ppid == os.getpid():  # in the master: somebody else has reaped this worker
             self.child_exit(server, worker)
             return
-        gate, raised = getattr(worker, "wsgi", None), _raised(sys.exc_info()[1])
-        seat = gate.seat if isinstance(gate, HealthGate) else None
+        gate, raised = _gate_of(worker), _raised(sys.exc_info()[1])
+        seat = None if gate is None else gate.seat
         if seat is not None and raised is not None:
             seat.leave_words("".join(traceback.format_exception(raised)))
 
@@ -159,11 +167,10 @@ class Hooks:
     def _load(self, server: Any, gate: HealthGate, master: Master) -> None:
         from asgi_health.fleet.warm import WarmBoot  # noqa: PLC0415 - needs Linux
 
-        is_upgrade = "GUNICORN_PID" in os.environ  # by USR2: the old workers serve until then
         boot = WarmBoot(
             gate,
             board=master.board,
-            listeners=[] if is_upgrade else [listener.sock for listener in server.LISTENERS],
+            listeners=[] if _is_upgrade() else [listener.sock for listener in server.LISTENERS],
             takers=max(1, server.num_workers),
             on_stop=lambda _code: _clean_up(server),
             prepare=_import_server,
@@ -180,8 +187,20 @@ def _entry_point(server: Any) -> HealthGate | None:
         return None
     if not isinstance(app, HealthGate):
         _log.warning("the application is a %s, no HealthGate: no hooks", type(app).__name__)
+        _Process.notifier.ready()  # as Gunicorn says it, when the port is open
         return None
     return app
+
+
+def _gate_of(worker: Any) -> HealthGate | None:
+    """What a worker serves, which Gunicorn's own `asgi` worker keeps under another name."""
+    apps = (getattr(worker, name, None) for name in ("wsgi", "asgi"))
+    return next((app for app in apps if isinstance(app, HealthGate)), None)
+
+
+def _is_upgrade() -> bool:
+    """Whether the master that started this one, by USR2, still lives: its workers serve."""
+    return "GUNICORN_PID" in os.environ
 
 
 def _is_uvicorn(worker: Any) -> bool:
@@ -214,6 +233,7 @@ def _raised(error: BaseException | None) -> BaseException | None:
 
 def _clean_up(server: Any) -> None:
     """What Gunicorn does at its end, for an end before it began."""
+    _Process.notifier.stopping()
     server.stop()
     if server.pidfile is not None:
         server.pidfile.unlink()
