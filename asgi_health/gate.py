@@ -239,7 +239,7 @@ class HealthGate:
             self.seat.delay_s = 0.0
         if self.preloaded is None:
             await asyncio.sleep(_HEAD_START_S)
-        if self.lifecycle.phase is not Phase.STARTING:  # told to stop before the server's startup
+        if not self.lifecycle.can(Event.LOAD):  # told to stop before the server's startup
             return
         from asgi_health.boot import Boot  # noqa: PLC0415 - not before the port is open
         from asgi_health.watchdog import BootWatch  # noqa: PLC0415

@@ -1,22 +1,46 @@
 """Gunicorn with the hooks, as processes; every process ends with its test."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.servers.conftest import Run, loads, run
-from tests.servers.harness import OWN_WORKER, Server
+from tests.servers.harness import APPS, OWN_WORKER, ROOT, Server
 
-__all__ = ["loads", "ready_pids", "rows", "run"]
+__all__ = ["loads", "page", "ready_pids", "rows", "run"]
 
 CONF = Path(__file__).with_name("conf")
+FLEET_APPS = Path(__file__).with_name("apps")
 STOCK_WORKER = "uvicorn.workers.UvicornWorker"
+
+
+REPEATS = int(os.environ.get("FLEET_REPEATS", "3"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What may lose nothing is tried again and again."""
+    if metafunc.definition.get_closest_marker("repeated"):
+        metafunc.fixturenames.append("repeat")
+        metafunc.parametrize("repeat", range(REPEATS), indirect=True)
+
+
+@pytest.fixture
+def repeat(request: pytest.FixtureRequest) -> int:
+    """The number of this try."""
+    return request.param
+
+
+def page(server: Server) -> dict:
+    """The status page of whichever worker answers."""
+    found: dict = server.ask("/statusz?format=json").json
+    return found
 
 
 def rows(server: Server) -> list[dict]:
     """The workers, as whichever of them answers shows them."""
-    found: list[dict] = server.ask("/statusz?format=json").json["workers"]
+    found: list[dict] = page(server)["workers"]
     return found
 
 
@@ -35,7 +59,13 @@ def fleet(run: Run) -> Callable[..., Server]:
     """Start Gunicorn with the configuration of tests/fleet/conf: `fleet(workers=2, env={...})`."""
 
     def start(*arguments: str, workers: int = 2, env: dict[str, str] | None = None) -> Server:
-        whole = {"WEB_CONCURRENCY": str(workers), "READY_WORKERS_MIN": str(workers), **(env or {})}
+        path = os.pathsep.join(map(str, (ROOT, APPS, FLEET_APPS)))
+        whole = {
+            "WEB_CONCURRENCY": str(workers),
+            "READY_WORKERS_MIN": str(workers),
+            "PYTHONPATH": path,
+            **(env or {}),
+        }
         return run(
             ("gunicorn", *arguments, "gated:app"), env=whole, directory=CONF, workers=workers
         )

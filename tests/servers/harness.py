@@ -84,7 +84,11 @@ class Load:
         self.order("go")
 
     def order(self, text: str) -> None:
-        """`go`, `raise TEXT`, `exit TEXT`, `hold-gil` (until `release_gil`), `hold-gil-for S`."""
+        """What the import shall do.
+
+        `go`, `raise TEXT`, `raise-NAME TEXT` (a built-in exception), `exit TEXT`, `hold-gil` (until
+        `release_gil` or a signal), `hold-gil-firmly` (also through signals), `hold-gil-for S`.
+        """
         self._wire.sendall(f"{text}\n".encode())
 
     def release_gil(self) -> None:

@@ -1,8 +1,10 @@
 """Ask the test what to do, and block until it says so (tests/servers/harness.py, Loads)."""
 
 import asyncio
+import builtins
 import ctypes
 import os
+import signal
 import socket
 import sys
 
@@ -14,14 +16,23 @@ def obey(what: str) -> None:
     with socket.create_connection(_ADDRESS) as wire:
         wire.sendall(f"{what} {os.getpid()}\n".encode())
         order, _, argument = _line(wire).partition(" ")
-        if order == "raise":
-            raise RuntimeError(argument)
+        if order.startswith("raise"):
+            raise getattr(builtins, order.partition("-")[2] or "RuntimeError")(argument)
         if order == "exit":
             sys.exit(argument)
-        if order == "hold-gil":
+        if order == "hold-gil-firmly":
+            _let_signals_wait()
+        if order in {"hold-gil", "hold-gil-firmly"}:
             _c_library().read(wire.fileno(), ctypes.create_string_buffer(1), 1)
         elif order == "hold-gil-for":
             _c_library().usleep(int(1_000_000 * float(argument)))
+
+
+def _let_signals_wait() -> None:
+    """As for a C library that calls again when a signal has interrupted its call."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.siginterrupt(number, 0)
 
 
 def _line(wire: socket.socket) -> str:

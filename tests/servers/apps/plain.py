@@ -34,11 +34,22 @@ async def _answer(scope: Any, receive: Any, send: Any) -> None:
     elif scope["path"] == "/wait":
         await orders.obey_in_flight("request")
         await _send(send, 200, b"waited")
+    elif scope["path"] == "/transaction":
+        await _hold_transaction()
     elif scope["path"] == "/block":
         orders.obey("block")
         await _send(send, 200, b"blocked")
     else:
         await _send(send, 200, json.dumps(_facts(scope)).encode())
+
+
+async def _hold_transaction() -> None:
+    """End by being canceled, and then in two steps, as a rollback does."""
+    try:
+        await orders.obey_in_flight("transaction")
+    finally:
+        await orders.obey_in_flight("rollback")
+        print("the transaction was rolled back", flush=True)
 
 
 def _target(scope: Any) -> str:
@@ -78,6 +89,8 @@ async def _send(send: Any, status: int, body: bytes, *headers: tuple[bytes, byte
 async def _echo_messages(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     _seen.append(_target(scope))
+    if scope["path"] == "/slow-live":
+        await orders.obey_in_flight("handshake")
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         kept = {k: message[k] for k in ("text", "bytes") if message.get(k) is not None}
