@@ -1,5 +1,6 @@
 """Timers for a process without threads and loop: the kernel's one interval timer, shared."""
 
+import atexit
 import heapq
 import itertools
 import signal
@@ -18,9 +19,13 @@ class Alarm:
     def __init__(self) -> None:
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._is_to_be_silenced = False
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call `call` once, `seconds` from now."""
+        if not self._is_to_be_silenced:
+            self._is_to_be_silenced = True
+            atexit.register(_silence)
         heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._order), call))
         signal.signal(signal.SIGALRM, self._ring)
         self._arm()
@@ -41,3 +46,8 @@ class Alarm:
     def forget() -> None:
         """In a forked process: the timer belongs to the parent, and so does its handler."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _silence() -> None:
+    """The interpreter takes its handlers away when it ends; then the timer would kill."""
+    signal.setitimer(signal.ITIMER_REAL, 0.0)

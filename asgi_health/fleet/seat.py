@@ -159,11 +159,12 @@ class Seat:
 
     def successors(self) -> frozenset[int]:
         """The generations of younger workers that are on their way; takes no lock."""
+        return self._younger_on_the_way(self.rows())
+
+    def _younger_on_the_way(self, rows: list[WorkerRow]) -> frozenset[int]:
         mine = self._row.generation
         return frozenset(
-            row.generation
-            for row in self.rows()
-            if row.generation > mine and row.phase in _ON_THE_WAY
+            row.generation for row in rows if row.generation > mine and row.phase in _ON_THE_WAY
         )
 
     def succession(self, expected: frozenset[int] = frozenset()) -> Succession:
@@ -180,7 +181,7 @@ class Seat:
             if ready >= min(self.board.workers_wanted, ROWS):
                 self.begin_leaving()
                 return Succession.READY
-        if self.successors():
+        if self._younger_on_the_way(others):
             return Succession.COMING
         have_come = {row.generation for row in others} >= expected
         return Succession.NONE if have_come else Succession.FAILED

@@ -259,7 +259,7 @@ def _notify_when_ready(master: Master) -> None:
     """Tell systemd once the instance is ready; asked ten times a second until then."""
     if master.is_ready():
         _Process.notifier.ready()
-    else:
+    elif master.board.stage is Stage.SERVING:
         master.alarm.after(_READY_LOOK_S, partial(_notify_when_ready, master))
 
 
