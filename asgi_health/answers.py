@@ -4,10 +4,11 @@ import json
 
 from asgi_health.cors import CorsPolicy
 from asgi_health.probes import Answer
-from asgi_health.types import Headers, Receive, Scope, Send
+from asgi_health.types import Headers, Message, Receive, Scope, Send
 
 __all__ = [
     "Answer",
+    "closing",
     "find_header",
     "is_preflight",
     "no_websocket",
@@ -106,3 +107,19 @@ async def send_refusal(
         await send_answer(answer, send, extra=extra, kind="websocket.http")
     else:
         await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
+
+
+def closing(send: Send) -> Send:
+    """Ask the client to come back on a new connection: a balancer gives it to another process."""
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [
+                (name, value)
+                for name, value in message.get("headers", ())
+                if name.lower() != b"connection"
+            ]
+            message = {**message, "headers": [*kept, (b"connection", b"close")]}
+        await send(message)
+
+    return send_closing

@@ -17,7 +17,7 @@ from asgi_health.errors import UnsupportedScope
 from asgi_health.hold import HeldReceive, Hold, Outcome
 from asgi_health.phase import UNSETTLED, Event, Failure, Lifecycle, Phase
 from asgi_health.routes import Route, build_routes
-from asgi_health.types import App, Message, Receive, Scope, Send
+from asgi_health.types import App, Receive, Scope, Send
 from asgi_health.vitals import Vitals
 
 if TYPE_CHECKING:  # what these bring is not needed for the first answer
@@ -159,7 +159,7 @@ class HealthGate:
     async def _answer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         self._ensure_begun()
         if self.lifecycle.phase is Phase.DRAINING:
-            send = _closing(send)
+            send = answers.closing(send)
         await self.endpoints.serve(route, scope, receive, send)
 
     async def _is_ours(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -361,7 +361,7 @@ class HealthGate:
             # the server copied it before the inner startup filled it
             scope["state"].update(self._state)
         closes = phase is Phase.DRAINING and scope["type"] == "http"
-        await app(scope, receive, _closing(send) if closes else send)
+        await app(scope, receive, answers.closing(send) if closes else send)
 
     def refusal(self, phase: Phase) -> answers.Answer:
         """The answer to whom the application cannot serve in this phase."""
@@ -376,22 +376,6 @@ class HealthGate:
         return answers.refusal(
             code, retry_after_s=self.config.retry_after_s, closes=phase is Phase.DRAINING
         )
-
-
-def _closing(send: Send) -> Send:
-    """Ask the client to come back on a new connection: a balancer gives it to another process."""
-
-    async def send_closing(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            kept = [
-                (name, value)
-                for name, value in message.get("headers", ())
-                if name.lower() != b"connection"
-            ]
-            message = {**message, "headers": [*kept, (b"connection", b"close")]}
-        await send(message)
-
-    return send_closing
 
 
 def _join_siblings() -> "Membership | None":
