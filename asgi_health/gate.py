@@ -41,6 +41,9 @@ _HEAD_START_S = 0.01
 _CLEANUP_S = 10.0
 """How long a stop waits for a load, startup or warm-up that ignores its cancellation."""
 
+_REFUSAL_S = 0.05
+"""Uvicorn answers a handshake 500 that is still open when it stops."""
+
 _PUBLISH_INTERVAL_S = 1.0
 
 
@@ -208,10 +211,7 @@ class HealthGate:
         if self._tasks:
             return
         if not self._is_told:
-            self._unchain = chain_stop_signals(
-                self._drain,  # before ready nobody is served: there is nothing to wait for
-                delay_s=lambda: self._drain_s if self.lifecycle.phase is Phase.READY else 0.0,
-            )
+            self._unchain = chain_stop_signals(self._drain, delay_s=self._stop_delay_s)
         self.vitals.membership = self.seat or _join_siblings()
         self._tasks.append(asyncio.create_task(self._boot_and_watch(), name="asgi_health boot"))
         if self._membership is not None:
@@ -219,9 +219,14 @@ class HealthGate:
                 asyncio.create_task(self._publish_for_ever(), name="asgi_health scoreboard")
             )
 
-    @property
-    def _drain_s(self) -> float:
-        """How long this process drains by itself; a master sees to it for all of its workers."""
+    def _stop_delay_s(self) -> float:
+        """How long the server does not hear of a stop.
+
+        Before ready nobody is served, but a held handshake needs its answer first; then as long as
+        this process drains by itself: a master sees to that for all of its workers.
+        """
+        if self.lifecycle.phase is not Phase.READY:
+            return _REFUSAL_S if self.hold.sockets_now else 0.0
         return self.config.drain_s if self.seat is None else 0.0
 
     @property

@@ -32,7 +32,8 @@ class HeldReceive:
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
-        self._watches = scope["type"] == "websocket" or _has_small_body(scope)
+        self.is_socket = scope["type"] == "websocket"
+        self._watches = self.is_socket or _has_small_body(scope)
         self._read: deque[Message] = deque()
         self._next: asyncio.Task[Message] | None = None
 
@@ -91,6 +92,8 @@ class Hold:
         self._hold_s = hold_s
         self._hold_limit = hold_limit
         self.now = 0
+        self.sockets_now = 0
+        """How many of them are WebSocket handshakes."""
         self.totals = dict.fromkeys(Outcome, 0)
 
     async def hold(self, held: HeldReceive) -> Outcome:
@@ -105,10 +108,12 @@ class Hold:
     async def _wait(self, held: HeldReceive) -> Outcome:
         settled = self._lifecycle.left(UNSETTLED)
         self.now += 1
+        self.sockets_now += held.is_socket
         try:
             return await held.until(settled, limit_s=self._hold_s)
         finally:
             self.now -= 1
+            self.sockets_now -= held.is_socket
             settled.cancel()
 
 
