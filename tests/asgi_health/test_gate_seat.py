@@ -139,6 +139,8 @@ async def test_a_server_that_tells_of_the_drain_keeps_its_own_signal_handlers(
 
 async def test_the_instance_drains_and_not_the_single_worker(board: Masterboard) -> None:
     worker = Worker(board, drain_s=3600.0)
+    worker.gate.lifecycle.advance(Event.LOAD)
+    worker.gate.lifecycle.advance(Event.LOADED)
     assert worker.gate._stop_delay_s() == 0.0
 
 
