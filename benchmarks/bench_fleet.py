@@ -14,7 +14,6 @@ from pathlib import Path
 
 from harness import (
     ask,
-    children,
     free_port,
     heavy_site,
     options,
@@ -26,6 +25,7 @@ from harness import (
     start_fleet,
     stop,
     until_200,
+    workers_of,
 )
 
 PROBES = 400
@@ -54,7 +54,7 @@ def measure(folder: Path, *, warm: bool, with_probes: bool = True) -> Run:
             sys.exit("the boot was over before the probes were: make the heavy project heavier")
         boot_s = until_200(port, "/readyz", pause_s=0.02) - begun_s
         until_200(port, PATH)
-        workers = children(server.pid)
+        workers = workers_of(server.pid, count=2)
         memory_mib = pss_mib([server.pid, *workers])
         recovery_s, refused = recover(port, workers)
     finally:

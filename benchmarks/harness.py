@@ -163,9 +163,15 @@ def start_fleet(
     return start(*command, folder=folder, port=port, environment=more)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has forked."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def workers_of(pid: int, *, count: int) -> list[int]:
+    """The workers of a Gunicorn server; waits until its other children have ended."""
+    end_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < end_s:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if len(found) == count:
+            return [int(child) for child in found]
+        time.sleep(0.05)
+    raise TimeoutError(f"never {count} workers")
 
 
 def pss_mib(pids: Sequence[int]) -> float:
