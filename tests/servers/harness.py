@@ -347,7 +347,11 @@ class Server:
         until(lambda: self.held() == count, f"{count} held requests")
 
     def wait_ready(self) -> None:
-        until(lambda: self.ask("/readyz").status == 200, f"ready; the log:\n{self.log}")
+        asks = 1 if self.workers == 1 else 5 * self.workers  # each remembers for a moment
+        until(
+            lambda: all(self.ask("/readyz").status == 200 for _ in range(asks)),
+            f"ready; the log:\n{self.log}",
+        )
 
     def tell(self, number: signal.Signals) -> None:
         """Send to the first process only, as a platform does."""
