@@ -14,8 +14,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from gunicorn.errors import HaltServer
-
 from asgi_health.adapters.systemd import Notifier
 from asgi_health.fleet.alarm import Alarm
 from asgi_health.fleet.config import FleetConfig
@@ -148,6 +146,8 @@ class Hooks:
         is_over = master.is_looping and master.board.stage is Stage.SERVING
         if is_over and master.board.config.on_crash_loop == "exit":
             master.board.stage = Stage.STOPPING
+            from gunicorn.errors import HaltServer  # noqa: PLC0415 - values need no Gunicorn
+
             raise HaltServer("fleet.crash_loop: workers die again and again", EXIT_CRASH_LOOP)
 
     def _obstacle(self, server: Any) -> str | None:
