@@ -5,7 +5,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,6 +52,8 @@ class Boot:
         self.app: App | None = None
         """The inner application; None until ready."""
         self.serves_websockets = True
+        self.details: Callable[[], Mapping[str, Any]] | None = None
+        """What the application says of itself, once it is ready."""
 
     async def run(self, *, state: dict[str, Any] | None) -> None:
         """Boot; `state` is the server's lifespan state, None when the server has no lifespan.
@@ -81,7 +83,7 @@ class Boot:
         _log.disabled = False  # an application's LOGGING disables loggers that exist, by default
         if not self._lifecycle.can(Event.LOADED):
             return  # told to stop, and the application swallowed the cancellation
-        self.app = loaded.app
+        self.app, self.details = loaded.app, loaded.details
         self.serves_websockets = loaded.websocket
         recorder.end()
         self._lifecycle.advance(Event.LOADED)

@@ -48,6 +48,10 @@ class HealthConfig:
             none.
         cors: the policy for the gate's own answers; None adds no CORS header and holds preflights
             like any request.
+        handoff: for `HealthGate.for_django`: `auto`, `stock` (Django's own handler) or `force`
+            (ours, also with a version of Django that it was not tested with).
+        handoff_threads: for `HealthGate.for_django`: requests that may run synchronous code at the
+            same time; more wait.
         release: what is running, for example a commit; shown among the details.
         title: the name of the service on the status page.
 
@@ -69,6 +73,8 @@ class HealthConfig:
     retry_after_s: int = 1
     warmup: "Warmup | None" = None
     cors: CorsPolicy | None = None
+    handoff: str = "auto"
+    handoff_threads: int = 32
     release: str | None = None
     title: str = "Service"
 
@@ -76,6 +82,13 @@ class HealthConfig:
         self._check_paths()
         self._check_numbers()
         self._check_token()
+        if self.handoff not in _HANDOFFS:
+            raise ConfigurationError(
+                option="handoff",
+                found=self.handoff,
+                allowed=", ".join(_HANDOFFS),
+                change="Take one of them, or leave it out.",
+            )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], /, **overrides: Any) -> "HealthConfig":
@@ -163,7 +176,9 @@ _LEAST = {
     "failed_linger_s": 0,
     "drain_s": 0,
     "retry_after_s": 1,
+    "handoff_threads": 1,
 }
+_HANDOFFS = ("auto", "stock", "force")
 
 
 def _check_path(option: str, path: str) -> None:
@@ -190,4 +205,6 @@ _ENVIRONMENT: Table = {
     "BOOT_DEADLINE_S": ("boot_deadline_s", float),
     "FAILED_LINGER_S": ("failed_linger_s", float),
     "DRAIN_S": ("drain_s", float),
+    "HANDOFF": ("handoff", str),
+    "HANDOFF_THREADS": ("handoff_threads", int),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_health import answers
 from asgi_health.access import Guard
 from asgi_health.config import HealthConfig
+from asgi_health.django_project import DjangoProject
 from asgi_health.drain import chain_stop_signals
 from asgi_health.endpoints import Endpoints
 from asgi_health.errors import UnsupportedScope
@@ -110,7 +111,11 @@ class HealthGate:
         The project's `ASGI_APPLICATION` is taken when its settings name one, Django's own handler
         otherwise.
         """
-        return cls(settings_module, config=config)
+        found = config or HealthConfig()
+        project = DjangoProject(
+            settings_module, handoff=found.handoff, threads=found.handoff_threads
+        )
+        return cls(project, config=found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

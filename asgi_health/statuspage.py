@@ -150,6 +150,7 @@ def render_sections(data: Data) -> dict[str, str]:
         "workers": _workers(data),
         "endings": _endings(data),
         "requests": _requests(data),
+        "application": _application(data),
     }
 
 
@@ -277,6 +278,11 @@ def _endings(data: Data) -> str:
 def _requests(data: Data) -> str:
     rows = [(name.replace("_", " "), str(count)) for name, count in data["requests"].items()]
     return "<h2>Early requests</h2>" + _table(("what", "count"), rows)
+
+
+def _application(data: Data) -> str:
+    rows = [(name.replace("_", " "), str(value)) for name, value in data["application"].items()]
+    return "<h2>Application</h2>" + _table(("what", "now"), rows) if rows else ""
 
 
 def _definitions(facts: Mapping[str, str]) -> str:

@@ -3,11 +3,12 @@
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from asgi_health.django_project import DjangoProject
 from asgi_health.errors import TargetError
 from asgi_health.report import step
 from asgi_health.types import App
@@ -34,6 +35,7 @@ class LoadedApp:
         websocket: False when the application speaks HTTP only: handshakes are answered 404 then.
         before_fork: called in the process that loaded, before it forks workers: closes what must
             not be shared. None: there is nothing to close.
+        details: called for the status page: what the application says of itself, ready for JSON.
     """
 
     app: App
@@ -41,6 +43,7 @@ class LoadedApp:
     warmup: Warmup | None = None
     websocket: bool = True
     before_fork: Callable[[], None] | None = None
+    details: Callable[[], Mapping[str, Any]] | None = None
 
 
 def load_target(target: Target) -> LoadedApp:
@@ -53,6 +56,8 @@ def load_target(target: Target) -> LoadedApp:
     name = target if isinstance(target, str) else repr(target)
     with step("import"):
         found = _find(target) if isinstance(target, str) else target
+    if isinstance(found, DjangoProject):
+        return _as_loaded(found(), name)
     if isinstance(found, ModuleType):
         loader = importlib.import_module(_DJANGO_LOADER)
         return _as_loaded(loader.load_project(found.__name__), name)

@@ -99,11 +99,16 @@ class Vitals:
             "endings": [] if self.membership is None else self.membership.endings(),
             "restarts": 0 if self.membership is None else self.membership.restarts(),
             "requests": self._requests(),
+            "application": self._application(),
             "versions": {
                 "python": ".".join(map(str, sys.version_info[:3])),
                 "asgi_health": __version__,
             },
         }
+
+    def _application(self) -> dict[str, Any]:
+        details = None if self.boot is None else self.boot.details
+        return {} if details is None else dict(details())
 
     def _boot_report(self) -> dict[str, Any] | None:
         if self.load_report is not None:

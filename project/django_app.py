@@ -1,7 +1,12 @@
 """The slow half: Django, loaded behind the gate while it answers probes."""
 
 from asgi_health import LoadedApp
-from asgi_health.adapters.django.loader import close_connections, load_django, warmup_for
+from asgi_health.adapters.django.loader import (
+    close_connections,
+    handoff_details,
+    load_django,
+    warmup_for,
+)
 from asgi_health.boot import step
 from project.env import current
 
@@ -17,7 +22,8 @@ def load() -> LoadedApp:
     """
     with step("environment"):
         current().check()
-    django = load_django("project.settings")
+    env = current()
+    django = load_django("project.settings", handoff=env.handoff, threads=env.handoff_threads)
     with step("static files"):
         from project.static_files import with_static_files  # noqa: PLC0415 - needs Django's settings
 
@@ -26,5 +32,10 @@ def load() -> LoadedApp:
     # needs no dependency.
     warmup = warmup_for("/api/ping", statuses=frozenset({200}))
     return LoadedApp(
-        app, lifespan=False, warmup=warmup, websocket=False, before_fork=close_connections
+        app,
+        lifespan=False,
+        warmup=warmup,
+        websocket=False,
+        before_fork=close_connections,
+        details=handoff_details(django),
     )

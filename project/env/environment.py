@@ -69,6 +69,8 @@ class Env:
     on_crash_loop: Literal["serve", "exit"]
     worker_rss_limit_mib: int
     loop_lag_warn_s: float
+    handoff: str
+    handoff_threads: int
     forwarded_allow_ips: tuple[str, ...]
     release: str | None
     instance: str | None
@@ -120,6 +122,8 @@ class Env:
             on_crash_loop="exit" if reader.text("ON_CRASH_LOOP") == "exit" else "serve",
             worker_rss_limit_mib=reader.integer("WORKER_RSS_LIMIT_MIB"),
             loop_lag_warn_s=reader.seconds("LOOP_LAG_WARN_S"),
+            handoff=reader.text("HANDOFF"),
+            handoff_threads=reader.integer("HANDOFF_THREADS"),
             forwarded_allow_ips=_proxies(reader, platform),
             release=reader.text("RELEASE") or None,
             instance=reader.text("INSTANCE") or None,

@@ -173,6 +173,23 @@ VARIABLES: Final = (
         help="How long a process whose load failed goes on answering probes before it ends.",
     ),
     Variable(
+        name="HANDOFF",
+        kind="text",
+        section=_SERVER,
+        default="auto",
+        choices=("auto", "stock", "force"),
+        help="How requests reach Django. stock: its own handler. force: ours, with any version.",
+    ),
+    Variable(
+        name="HANDOFF_THREADS",
+        kind="integer",
+        section=_SERVER,
+        default="32",
+        minimum=1,
+        maximum=1000,
+        help="How many requests may run synchronous code at once, in each worker; more wait.",
+    ),
+    Variable(
         name="PORT",
         kind="integer",
         section=_SERVER,

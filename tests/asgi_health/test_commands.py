@@ -380,7 +380,7 @@ def test_the_written_files_run(folder: Path) -> None:
         "import runpy; ns = runpy.run_path('gunicorn.conf.py');"
         "assert ns['wsgi_app'] == 'health_asgi:app';"
         "assert ns['workers'] == 3; assert ns['bind'][0].endswith(':4321');"
-        "import health_asgi; assert health_asgi.app.target == 'mysite.settings';"
+        "import health_asgi; assert repr(health_asgi.app.target) == 'mysite.settings';"
         "assert health_asgi.app.config.hold_s == 7"
     )
     paths = os.pathsep.join([str(Path(asgi_health.__file__).parents[1]), str(folder)])

@@ -69,6 +69,7 @@ DATA: dict[str, Any] = {
     ],
     "restarts": 1,
     "requests": {"held_now": 1, "handed_over": 2},
+    "application": {"handoff": "fast", "threads_lent": 3},
     "versions": {"python": "3.11.1"},
 }
 FAILED = DATA | {
@@ -90,7 +91,12 @@ def with_text_everywhere(text: str) -> dict[str, Any]:
         return text if isinstance(value, str) else value
 
     data = replaced(copy.deepcopy(FAILED))
-    data |= {"release": text, "versions": {text: text}, "requests": {text: 1}}
+    data |= {
+        "release": text,
+        "versions": {text: text},
+        "requests": {text: 1},
+        "application": {text: text},
+    }
     return data
 
 

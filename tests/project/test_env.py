@@ -84,6 +84,8 @@ CHANGES = {
     "WORKER_RSS_LIMIT_MIB": "512",
     "LOOP_LAG_WARN_S": "0",
     "FORWARDED_ALLOW_IPS": "10.1.2.3",
+    "HANDOFF": "stock",
+    "HANDOFF_THREADS": "8",
     "RELEASE": "abc123",
     "INSTANCE": "replica-1",
     "LOG_LEVEL": "debug",

@@ -11,7 +11,7 @@ import pytest
 
 from project.env import ROOT
 
-SCRIPTS = ["bench", "check", "format", "serve", "setup", "soak", "test"]
+SCRIPTS = ["bench", "check", "django-suite", "format", "serve", "setup", "soak", "test"]
 BASH = shutil.which("bash") or "/bin/bash"
 
 

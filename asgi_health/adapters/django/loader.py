@@ -3,8 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, cast
 
 from asgi_health.report import AppCost, add_app_cost, step
@@ -19,23 +20,32 @@ WARMUP_PATH = "/asgi-health-warmup"
 """
 
 
-def load_project(settings_module: str) -> LoadedApp:
+def load_project(
+    settings_module: str, *, handoff: str | None = None, threads: int | None = None
+) -> LoadedApp:
     """Load any project: its `ASGI_APPLICATION` if the settings name one, else Django's handler.
 
     `DJANGO_SETTINGS_MODULE` wins over `settings_module`, as it does in the files that Django makes.
     """
-    handler = load_django(settings_module)
+    handler = load_django(settings_module, handoff=handoff, threads=threads)
     named = _named_application()
     warmup = warmup_for(WARMUP_PATH)
     app = handler if named is None else named
     is_own = not _is_django(app)
     return LoadedApp(
-        app, lifespan=is_own, warmup=warmup, websocket=is_own, before_fork=close_connections
+        app,
+        lifespan=is_own,
+        warmup=warmup,
+        websocket=is_own,
+        before_fork=close_connections,
+        details=handoff_details(handler),
     )
 
 
-def load_django(settings_module: str) -> App:
-    """Set Django up and build its ASGI handler.
+def load_django(
+    settings_module: str, *, handoff: str | None = None, threads: int | None = None
+) -> App:
+    """Set Django up and build its ASGI handler; `handoff` and `threads` as in `make_handler`.
 
     Raises:
         Exception: whatever the settings, an app, the URLconf or a middleware raises.
@@ -55,9 +65,9 @@ def load_django(settings_module: str) -> App:
 
         get_resolver().reverse_dict  # noqa: B018 - imports the root URLconf and all that it includes
     with step("middleware"):
-        from django.core.handlers.asgi import ASGIHandler  # noqa: PLC0415
+        from asgi_health.adapters.django.application import make_handler  # noqa: PLC0415
 
-        return cast("App", ASGIHandler())
+        return cast("App", make_handler(handoff, threads=threads))
 
 
 def close_connections() -> None:
@@ -82,6 +92,13 @@ def close_connections() -> None:
                 if hasattr(connection, "close_pool"):
                     closing.callback(connection.close_pool)
                 closing.callback(connection.close)
+
+
+def handoff_details(handler: App) -> Callable[[], Mapping[str, Any]]:
+    """For `LoadedApp.details`: the state of the hand-off to Django."""
+    from asgi_health.adapters.django.application import details_of  # noqa: PLC0415
+
+    return partial(details_of, handler)
 
 
 def warmup_for(path: str, *, statuses: frozenset[int] | None = None) -> Warmup:

@@ -1,0 +1,34 @@
+"""Views that say hello, a page with a template over 50 rows, and the admin."""
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.template import engines
+from django.urls import path
+
+_PAGE = """<!doctype html><title>People</title><table>
+{% for person in people %}<tr><td>{{ person.username }}</td><td>{{ person.first_name }}</td>
+<td>{{ person.email }}</td><td>{{ person.date_joined|date:"Y-m-d" }}</td></tr>
+{% endfor %}</table>"""
+
+
+async def hello_async(_request: HttpRequest) -> HttpResponse:
+    return HttpResponse("hello")
+
+
+def hello_sync(_request: HttpRequest) -> HttpResponse:
+    return HttpResponse("hello")
+
+
+def people(request: HttpRequest) -> HttpResponse:
+    template = engines["django"].from_string(_PAGE)
+    found = User.objects.order_by("username")[:50]
+    return HttpResponse(template.render({"people": found}, request))
+
+
+urlpatterns = [
+    path("async/", hello_async),
+    path("sync/", hello_sync),
+    path("people/", people),
+    path("admin/", admin.site.urls),
+]
