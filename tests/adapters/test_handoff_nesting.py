@@ -4,6 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
@@ -36,6 +37,7 @@ def run(handler: Any, route: str) -> bytes:
     return async_to_sync(serve)()
 
 
+@pytest.mark.django_db  # its thread may have a connection, which the signals look at
 def test_synchronous_code_runs_on_the_thread_of_a_synchronous_caller(site: Site) -> None:
     def note(*_args: Any) -> None:
         site.note(threading.get_ident())
