@@ -182,7 +182,7 @@ async def ask(handler: ASGIHandler, route: str = "/", **more: Any) -> Exchange:
 
 async def all_idle() -> None:
     """Wait for the threads of all handlers so far: they finish requests a little later."""
-    for pool in [made for made in gc.get_objects() if isinstance(made, Threads)]:
+    for pool in [made for made in gc.get_objects() if type(made) is Threads]:
         await until(lambda pool=pool: pool.lent == 0)
 
 
