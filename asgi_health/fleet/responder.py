@@ -27,6 +27,9 @@ _SMALL_BYTES = 16_384
 _LINGER_S = 2.0
 """How long a closed connection may still send, so that no reset overtakes the answer."""
 
+_DEAF_S = 0.1
+"""How long no connection is accepted when there is no descriptor, and none of ours to close."""
+
 _STREAMS_MAX = 16
 _LEFT = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 _HALF_CLOSED = getattr(select, "EPOLLRDHUP", 0)
@@ -86,6 +89,7 @@ class Responder:
         self._streams: dict[int, _Connection] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self._next_tick_s = clock() + _TICK_S
+        self._deaf_until_s: float | None = None
         self._is_done = False
         self._poll = select.epoll()
         for fd, listener in self._listeners.items():
@@ -159,6 +163,8 @@ class Responder:
         times = [next(iter(kind.values())).ends_s for kind in (self._held, self._closing) if kind]
         if due_s is not None:
             times.append(due_s)
+        if self._deaf_until_s is not None:
+            times.append(self._deaf_until_s)
         if self._streams:
             times.append(self._next_tick_s)
         return max(0.0, min(times, default=now_s + _IDLE_S) - now_s)
@@ -183,6 +189,7 @@ class Responder:
                 return
             except OSError:  # descriptors have run out
                 if not self._make_room():
+                    self._listen(is_deaf=True)  # else it would wake us for ever
                     return
                 continue
             accepted.settimeout(0.0)
@@ -193,6 +200,11 @@ class Responder:
             self._silent[fd] = connection
             self._poll.register(fd, _EDGES)
             self._look(fd, connection)  # else the next one might take its room as a silent one's
+
+    def _listen(self, *, is_deaf: bool) -> None:
+        self._deaf_until_s = self._clock() + _DEAF_S if is_deaf else None
+        for fd in self._listeners:
+            self._poll.modify(fd, 0 if is_deaf else select.EPOLLIN)
 
     def _count(self) -> int:
         return sum(map(len, (self._silent, self._held, self._closing, self._streams)))
@@ -325,6 +337,8 @@ class Responder:
         for kind, end in ((self._held, self._give_up), (self._closing, self._drop)):
             while kind and next(iter(kind.values())).ends_s <= now_s:
                 end(next(iter(kind)))
+        if self._deaf_until_s is not None and now_s >= self._deaf_until_s:
+            self._listen(is_deaf=False)
         if now_s >= self._next_tick_s:
             self._next_tick_s = now_s + _TICK_S
             for fd, stream in list(self._streams.items()):
