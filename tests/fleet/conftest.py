@@ -15,15 +15,13 @@ CONF = Path(__file__).with_name("conf")
 FLEET_APPS = Path(__file__).with_name("apps")
 STOCK_WORKER = "uvicorn.workers.UvicornWorker"
 
-
 REPEATS = int(os.environ.get("FLEET_REPEATS", "3"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What may lose nothing is tried again and again."""
-    if metafunc.definition.get_closest_marker("repeated"):
-        metafunc.fixturenames.append("repeat")
-        metafunc.parametrize("repeat", range(REPEATS), indirect=True)
+    """Processes race: whatever is tested with them is tried again and again."""
+    metafunc.fixturenames.append("repeat")
+    metafunc.parametrize("repeat", range(REPEATS), indirect=True)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from websockets.sync.client import connect
 from tests.fleet.booting import HELLO, UnixClient, connections
 from tests.servers.harness import LIMIT_S, Client, Loads, until
 
-pytestmark = pytest.mark.repeated
 Habit = Callable[[Client], Iterator[None]]
 """Acts until the request is held, yields, and acts again once a worker serves."""
 LIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -7,8 +7,6 @@ import pytest
 from tests.fleet.balancer import Balancer
 from tests.servers.harness import Loads, until
 
-pytestmark = pytest.mark.repeated
-
 IDLE_MAX_S = 1.0
 """A connection that was idle for longer at the stop may be closed under a request."""
 

@@ -3,13 +3,9 @@
 import os
 import signal
 
-import pytest
-
 from tests.fleet.conftest import ready_pids
 from tests.fleet.traffic import HABITS, Traffic
 from tests.servers.harness import Loads, until
-
-pytestmark = pytest.mark.repeated
 
 
 def test_twenty_clients_of_all_habits_lose_nothing(worker_class: str, fleet, loads: Loads) -> None:
