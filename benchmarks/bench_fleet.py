@@ -34,24 +34,19 @@ PATH = "/hello/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One boot of one arrangement."""
+    """One boot of one arrangement that nobody asks anything but whether it is ready."""
 
-    probes_ms: list[float]
     boot_s: float
     memory_mib: float
     recovery_s: float
     refused: int
 
 
-def measure(folder: Path, *, warm: bool, with_probes: bool = True) -> Run:
+def measure(folder: Path, *, warm: bool) -> Run:
     port = free_port()
     begun_s = time.monotonic()
     server = start_fleet(folder, port=port, environment={"WARM_BOOT": str(int(warm))})
     try:
-        until_200(port, "/livez")
-        probes_ms = probe_series(port, count=PROBES) if with_probes else []
-        if with_probes and ask(port, "/readyz") != 503:
-            sys.exit("the boot was over before the probes were: make the heavy project heavier")
         boot_s = until_200(port, "/readyz", pause_s=0.02) - begun_s
         until_200(port, PATH)
         workers = workers_of(server.pid, count=2)
@@ -59,13 +54,21 @@ def measure(folder: Path, *, warm: bool, with_probes: bool = True) -> Run:
         recovery_s, refused = recover(port, workers)
     finally:
         stop(server)
-    return Run(
-        probes_ms=probes_ms,
-        boot_s=boot_s,
-        memory_mib=memory_mib,
-        recovery_s=recovery_s,
-        refused=refused,
-    )
+    return Run(boot_s=boot_s, memory_mib=memory_mib, recovery_s=recovery_s, refused=refused)
+
+
+def probe(folder: Path) -> list[float]:
+    """Milliseconds of each probe of a warm boot."""
+    port = free_port()
+    server = start_fleet(folder, port=port, environment={"WARM_BOOT": "1"})
+    try:
+        until_200(port, "/livez")
+        probes_ms = probe_series(port, count=PROBES)
+        if ask(port, "/readyz") != 503:
+            sys.exit("the boot was over before the probes were: make the heavy project heavier")
+    finally:
+        stop(server)
+    return probes_ms
 
 
 def recover(port: int, workers: list[int]) -> tuple[float, int]:
@@ -81,15 +84,17 @@ def recover(port: int, workers: list[int]) -> tuple[float, int]:
 
 def main() -> None:
     found = options(__doc__)
+    probed: list[list[float]] = []
     warm: list[Run] = []
     cold: list[Run] = []
     with heavy_site() as folder:
         measure(folder, warm=True)
         for _ in range(found.rounds):
+            probed.append(probe(folder))
             warm.append(measure(folder, warm=True))
-            cold.append(measure(folder, warm=False, with_probes=False))
+            cold.append(measure(folder, warm=False))
     p50, p99 = (
-        statistics.median(quantile(run.probes_ms, share) for run in warm) for share in (0.5, 0.99)
+        statistics.median(quantile(series, share) for series in probed) for share in (0.5, 0.99)
     )
 
     def row(name: str, unit: str, figure: str, bar: str) -> tuple[str, ...]:
@@ -101,8 +106,8 @@ def main() -> None:
         "bench_fleet",
         title="Two workers: one load and forks, against one load each",
         how="A Django project with 600 heavy modules, `gunicorn -w 2` with plain Uvicorn workers. "
-        f"Probes: `/livez`, a new connection each 4 ms, {PROBES} times during the boot. Recovery: "
-        "SIGKILL of all workers until Django's next 200; "
+        f"Probes: `/livez`, a new connection each 4 ms, {PROBES} times during boots of their own. "
+        "Recovery: SIGKILL of all workers until Django's next 200; "
         f"connections refused meanwhile: {sum(run.refused for run in warm)}. "
         "Memory: PSS of master and workers.",
         head=("what", "one load, forked", "one load a worker", "ratio", "bar"),

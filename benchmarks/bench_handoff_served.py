@@ -4,124 +4,57 @@ Gunicorn with two workers: Uvicorn's for both ASGI ones, gthread with two thread
 a Python client) with kept connections in another process.
 """
 
-import os
-import re
-import shutil
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import AbstractContextManager
 
-from harness import APPS, ROOT, alternate, load, options, publish, ratio, start, stop, until_200
-
-SECONDS = 3.0
-CONNECTIONS = 16
-PORTS = {"stock": 8311, "ours": 8312, "wsgi": 8313}
-UVICORN = ("-k", "uvicorn.workers.UvicornWorker")
-WORKERS = {"stock": UVICORN, "ours": UVICORN, "wsgi": ("-k", "gthread", "--threads", "2")}
-PATHS = (
-    ("/async/", "asynchronous view", "≥ 3 ×; ≥ 1.0 ×"),
-    ("/sync/", "synchronous view", "≥ 3 ×; ≥ 1.0 ×"),
-    ("/people/", "page with a template, 50 rows", "≥ 2 ×; ≥ 1.0 ×"),
-    ("/admin/auth/user/", "admin's list, 100 rows", "≥ 2 ×; ≥ 1.0 ×"),
+from harness import Options, alternate, options, publish, ratio
+from serving import (
+    CONNECTIONS,
+    GTHREAD,
+    SECONDS,
+    UVICORN,
+    Site,
+    gunicorn,
+    loaded,
+    product_site,
+    served,
+    usual_site,
 )
-MAKE_DATABASE = """
-import django
-django.setup()
-from importlib import import_module
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.auth.models import User
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
-User.objects.bulk_create(
-    User(username=f"user{n}", first_name=f"First {n}", email=f"{n}@example.org") for n in range(200)
+
+WAYS = {
+    "stock": gunicorn("usual_servers:stock", *UVICORN),
+    "ours": gunicorn("usual_servers:ours", *UVICORN),
+    "wsgi": gunicorn("usual_servers:wsgi", *GTHREAD),
+}
+TRIVIAL, REAL = "≥ 3 ×; ≥ 1.0 ×", "≥ 2 ×; ≥ 1.0 ×"
+USUAL_PATHS = (
+    ("/async/", "asynchronous view", TRIVIAL),
+    ("/sync/", "synchronous view", TRIVIAL),
+    ("/people/", "page with a template, 50 rows", REAL),
+    ("/admin/auth/user/", "admin's list, 100 rows", REAL),
 )
-admin = User.objects.create_superuser("admin", "admin@example.org", "only for benchmarks")
-store = import_module("django.contrib.sessions.backends.db").SessionStore()
-store[SESSION_KEY] = str(admin.pk)
-store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-store[HASH_SESSION_KEY] = admin.get_session_auth_hash()
-store.save()
-print(store.session_key)
-"""
+PRODUCT_PATHS = (
+    ("/api/projects?page_size=50", "VideoPlanet's list of projects, 50 rows", REAL),
+    ("/api/ping", "VideoPlanet's ping", TRIVIAL),
+)
 
 
-@contextmanager
-def site() -> Iterator[tuple[dict[str, str], str]]:
-    """The environment with a database of its own, and an administrator's session key."""
-    with TemporaryDirectory(prefix="handoff-") as folder:
-        environment = {
-            "BENCH_DATABASE": str(Path(folder, "db.sqlite3")),
-            "DJANGO_SETTINGS_MODULE": "usual_settings",
-        }
-        paths = os.pathsep.join([str(ROOT), str(APPS)])
-        made = subprocess.run(
-            [sys.executable, "-c", MAKE_DATABASE],
-            env={**os.environ, "PYTHONPATH": paths, **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        yield environment, made.stdout.split()[-1]
-
-
-@contextmanager
-def servers(environment: dict[str, str]) -> Iterator[None]:
-    """All three, one port each; only one is asked at a time."""
-    with TemporaryDirectory(prefix="handoff-") as folder:
-        running = [
-            start(
-                *("gunicorn", f"usual_servers:{name}", "-w", "2", *WORKERS[name]),
-                *("-b", f"127.0.0.1:{PORTS[name]}", "--keep-alive", "75"),
-                *("--log-level", "critical"),
-                folder=Path(folder),
-                port=PORTS[name],
-                environment=environment,
-            )
-            for name in PORTS
-        ]
-        try:
-            for port in PORTS.values():
-                until_200(port, "/sync/")
-            yield
-        finally:
-            for server in running:
-                stop(server)
-
-
-def measure(name: str, path: str, session: str) -> Callable[[], float]:
-    """Requests a second with one kind of server."""
-    port = PORTS[name]
-    if shutil.which("wrk") is None:
-        return lambda: load(port, path, seconds=SECONDS, connections=CONNECTIONS) / SECONDS
-
-    def run() -> float:
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s"]
-        header = ["-H", f"Cookie: sessionid={session}"]
-        made = subprocess.run(
-            [*command, *header, f"http://127.0.0.1:{port}{path}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        if "Non-2xx" in made.stdout or "Socket errors" in made.stdout:
-            raise RuntimeError(f"{name} {path}: {made.stdout}")
-        return float(re.search(r"Requests/sec:\s+([\d.]+)", made.stdout)[1])
-
-    return run
-
-
-def main() -> None:
-    found = options(__doc__)
+def rows_of(
+    made: AbstractContextManager[Site],
+    paths: tuple[tuple[str, str, str], ...],
+    *,
+    ready: str,
+    found: Options,
+) -> list[tuple[str, ...]]:
+    """One row of the table for each path."""
     rows = []
-    with site() as (environment, session), servers(environment):
-        for path, what, bar in PATHS:
-            stock, ours, wsgi = alternate(
-                found.rounds, [measure(name, path, session) for name in ("stock", "ours", "wsgi")]
-            )
+    with made as site, served(site, WAYS, ready=ready) as ports:
+        for path, what, bar in paths:
+            ways = [
+                lambda port=ports[name], path=path: loaded(port, path, site).requests_s
+                for name in WAYS
+            ]
+            stock, ours, wsgi = alternate(found.rounds, ways)
             rows.append(
                 (
                     what,
@@ -131,11 +64,20 @@ def main() -> None:
                     bar,
                 )
             )
+    return rows
+
+
+def main() -> None:
+    found = options(__doc__)
+    rows = [
+        *rows_of(usual_site(), USUAL_PATHS, ready="/sync/", found=found),
+        *rows_of(product_site(), PRODUCT_PATHS, ready="/api/ping", found=found),
+    ]
     publish(
         "bench_handoff_served",
         title="Hand-off, served",
-        how="Gunicorn, two workers each; WSGI: gthread with two threads a worker. SQLite with "
-        f"CONN_MAX_AGE. {CONNECTIONS} kept connections for {SECONDS:g} s.",
+        how="Gunicorn, two workers each; WSGI: gthread with two threads a worker. SQLite. "
+        f"{CONNECTIONS} kept connections for {SECONDS:g} s.",
         head=("request", "stock ASGI", "ours", "gthread WSGI", "over stock", "over WSGI", "bar"),
         rows=rows,
         found=found,

@@ -1,0 +1,167 @@
+"""What the benchmarks of the hand-off share: two Django projects with data, served in every way,
+and a load on them.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness import APPS, ROOT, free_port, load, start, stop, until_200
+
+SECONDS = 3.0
+CONNECTIONS = 16
+UVICORN = ("-k", "uvicorn.workers.UvicornWorker")
+GTHREAD = ("-k", "gthread", "--threads", "2")
+
+_LOG_IN = """
+from importlib import import_module
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+store = import_module("django.contrib.sessions.backends.db").SessionStore()
+store[SESSION_KEY] = str(admin.pk)
+store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+store[HASH_SESSION_KEY] = admin.get_session_auth_hash()
+store.save()
+print(store.session_key)
+"""
+_MIGRATE = """
+import django
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+"""
+_USUAL = """
+from django.contrib.auth.models import User
+User.objects.bulk_create(
+    User(username=f"user{n}", first_name=f"First {n}", email=f"{n}@example.org") for n in range(200)
+)
+admin = User.objects.create_superuser("admin", "admin@example.org", "only for benchmarks")
+"""
+_PRODUCT = """
+from datetime import date
+from apps.accounts.models import User
+from apps.projects.models import Project
+admin = User.objects.create_user("admin@example.org", "only for benchmarks", is_staff=True)
+begin, end = date(2026, 1, 1), date(2026, 2, 1)
+Project.objects.bulk_create(
+    Project(owner=admin, name=f"Project {n}", start_date=begin, end_date=end) for n in range(200)
+)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A Django project with data: its environment, and the session key of somebody who is in."""
+
+    environment: Mapping[str, str]
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one run of load saw; `p50_ms` is None without wrk."""
+
+    requests_s: float
+    p50_ms: float | None
+
+
+@contextmanager
+def usual_site() -> Iterator[Site]:
+    """The project of usual_settings.py, with 201 users, on SQLite."""
+    with TemporaryDirectory(prefix="handoff-") as folder:
+        database = str(Path(folder, "db.sqlite3"))
+        yield _site(
+            {"DJANGO_SETTINGS_MODULE": "usual_settings", "BENCH_DATABASE": database}, _USUAL
+        )
+
+
+@contextmanager
+def product_site() -> Iterator[Site]:
+    """This repository's own project, as in production, with 200 projects, on SQLite."""
+    with TemporaryDirectory(prefix="handoff-") as folder:
+        environment = {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "ENV_FILE": "/dev/null",
+            "SECRET_KEY": "only-for-benchmarks-" + 40 * "x",
+            "PUBLIC_DOMAIN": "127.0.0.1",
+            "ALLOWED_HOSTS": "127.0.0.1,localhost",
+            "HTTPS_ONLY": "0",
+            "DATABASE_URL": f"sqlite:///{Path(folder, 'db.sqlite3')}",
+            "LOG_LEVEL": "error",
+        }
+        yield _site(environment, _PRODUCT)
+
+
+def _site(environment: dict[str, str], data: str) -> Site:
+    made = subprocess.run(
+        [sys.executable, "-c", _MIGRATE + data + _LOG_IN],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(APPS)]), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return Site(environment=environment, session=made.stdout.split()[-1])
+
+
+@contextmanager
+def served(
+    site: Site, wanted: Mapping[str, tuple[str, ...]], *, ready: str
+) -> Iterator[dict[str, int]]:
+    """Start each of `wanted` with `python -m`; their ports. Only one should be asked at a time.
+
+    Args:
+        site: what they serve.
+        wanted: arguments by name; `{port}` and, of another one, `{port_of[NAME]}`.
+        ready: a path that all of them answer with 200.
+    """
+    ports = {name: free_port() for name in wanted}
+    with TemporaryDirectory(prefix="handoff-") as folder, ExitStack() as stack:
+        for name, arguments in wanted.items():
+            words = [word.format(port=ports[name], port_of=ports) for word in arguments]
+            running = start(
+                *words, folder=Path(folder), port=ports[name], environment=site.environment
+            )
+            stack.callback(stop, running)
+        for port in ports.values():
+            until_200(port, ready)
+        yield ports
+
+
+def gunicorn(application: str, *worker: str) -> tuple[str, ...]:
+    """Arguments of Gunicorn with two workers."""
+    address = "127.0.0.1:{port}"
+    options = ("-w", "2", *worker, "-b", address, "--keep-alive", "75", "--log-level", "critical")
+    return ("gunicorn", "-c", "/dev/null", *options, application)
+
+
+def loaded(port: int, path: str, site: Site) -> Load:
+    """Ask for one path all the time over kept connections, with wrk where it is installed."""
+    if shutil.which("wrk") is None:
+        done = load(port, path, seconds=SECONDS, connections=CONNECTIONS)
+        return Load(requests_s=done / SECONDS, p50_ms=None)
+    options = ("-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "--timeout", "30s", "--latency")
+    made = subprocess.run(
+        [
+            "wrk",
+            *options,
+            "-H",
+            f"Cookie: sessionid={site.session}",
+            f"http://127.0.0.1:{port}{path}",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    if "Non-2xx" in made.stdout or "Socket errors" in made.stdout:
+        raise RuntimeError(f"{path}: {made.stdout}")
+    found = re.search(r"50%\s+([\d.]+)(us|ms|s)", made.stdout)
+    return Load(
+        requests_s=float(re.search(r"Requests/sec:\s+([\d.]+)", made.stdout)[1]),
+        p50_ms=float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]],
+    )
