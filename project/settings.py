@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "corsheaders",
+    "asgi_health.adapters.django",  # its checks name what costs requests a thread
     "ninja",  # its documentation page takes scripts from here instead of from a CDN
 ]
 
