@@ -48,10 +48,10 @@ def rows_of(
 ) -> list[tuple[str, ...]]:
     """One row of the table for each path."""
     rows = []
-    with made as site, served(site, WAYS, ready=ready) as ports:
+    with made as site, served(site, WAYS, ready=ready) as running:
         for path, what, bar in paths:
             ways = [
-                lambda port=ports[name], path=path: loaded(port, path, site).requests_s
+                lambda port=running[name].port, path=path: loaded(port, path, site).requests_s
                 for name in WAYS
             ]
             stock, ours, wsgi = alternate(found.rounds, ways)

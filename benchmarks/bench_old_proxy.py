@@ -23,12 +23,12 @@ PATHS = (
 def main() -> None:
     found = options(__doc__)
     rows = []
-    with usual_site() as site, served(site, WAYS, ready="/sync/") as ports:
+    with usual_site() as site, served(site, WAYS, ready="/sync/") as running:
         for path, what in PATHS:
             latencies: dict[str, list[float]] = {"ours": [], "old": []}
 
             def run(name: str, path: str = path, kept: dict = latencies) -> float:
-                seen = loaded(ports[name], path, site)
+                seen = loaded(running[name].port, path, site)
                 if seen.p50_ms is not None:
                     kept[name].append(seen.p50_ms)
                 return seen.requests_s

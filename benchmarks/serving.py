@@ -64,6 +64,14 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server that was started."""
+
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What one run of load saw; `p50_ms` is None without wrk."""
 
@@ -112,8 +120,8 @@ def _site(environment: dict[str, str], data: str) -> Site:
 @contextmanager
 def served(
     site: Site, wanted: Mapping[str, tuple[str, ...]], *, ready: str
-) -> Iterator[dict[str, int]]:
-    """Start each of `wanted` with `python -m`; their ports. Only one should be asked at a time.
+) -> Iterator[dict[str, Running]]:
+    """Start each of `wanted` with `python -m`. Only one should be asked at a time.
 
     Args:
         site: what they serve.
@@ -121,16 +129,18 @@ def served(
         ready: a path that all of them answer with 200.
     """
     ports = {name: free_port() for name in wanted}
+    running = {}
     with TemporaryDirectory(prefix="handoff-") as folder, ExitStack() as stack:
         for name, arguments in wanted.items():
             words = [word.format(port=ports[name], port_of=ports) for word in arguments]
-            running = start(
+            process = start(
                 *words, folder=Path(folder), port=ports[name], environment=site.environment
             )
-            stack.callback(stop, running)
+            stack.callback(stop, process)
+            running[name] = Running(port=ports[name], pid=process.pid)
         for port in ports.values():
             until_200(port, ready)
-        yield ports
+        yield running
 
 
 def gunicorn(application: str, *worker: str) -> tuple[str, ...]:
@@ -140,12 +150,12 @@ def gunicorn(application: str, *worker: str) -> tuple[str, ...]:
     return ("gunicorn", "-c", "/dev/null", *options, application)
 
 
-def loaded(port: int, path: str, site: Site) -> Load:
+def loaded(port: int, path: str, site: Site, *, connections: int = CONNECTIONS) -> Load:
     """Ask for one path all the time over kept connections, with wrk where it is installed."""
     if shutil.which("wrk") is None:
-        done = load(port, path, seconds=SECONDS, connections=CONNECTIONS)
+        done = load(port, path, seconds=SECONDS, connections=connections)
         return Load(requests_s=done / SECONDS, p50_ms=None)
-    options = ("-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "--timeout", "30s", "--latency")
+    options = ("-t1", f"-c{connections}", f"-d{SECONDS:g}s", "--timeout", "30s", "--latency")
     made = subprocess.run(
         [
             "wrk",

@@ -7,6 +7,7 @@ SECRET_KEY = "only-for-benchmarks-" + 40 * "x"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "usual_urls"
 USE_TZ = True
+ASGI_HEALTH_HANDOFF_THREADS = int(os.environ.get("HANDOFF_THREADS", "32"))
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",

@@ -1,5 +1,6 @@
 """Views that say hello, a page with a template over 50 rows, and the admin."""
 
+import time
 from functools import cache
 
 from django.contrib import admin
@@ -22,6 +23,12 @@ def hello_sync(_request: HttpRequest) -> HttpResponse:
     return HttpResponse("hello")
 
 
+def waits(_request: HttpRequest) -> HttpResponse:
+    """As for a database that takes 10 ms."""
+    time.sleep(0.01)
+    return HttpResponse("hello")
+
+
 @cache
 def _page() -> object:
     """The template, compiled once, as Django's loaders do it."""
@@ -36,6 +43,7 @@ def people(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("async/", hello_async),
     path("sync/", hello_sync),
+    path("waits/", waits),
     path("people/", people),
     path("admin/", admin.site.urls),
 ]
