@@ -87,6 +87,8 @@ class WarmBoot:
         self._guard = ForkGuard()
         self._told_s = 0.0
         self._obeys = False
+        self._must_look = False
+        self._is_looking = False
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def run(self) -> Handover:
@@ -100,6 +102,7 @@ class WarmBoot:
             signal.signal(number, signal.SIG_IGN)
         self._fork_responder()
         with self._signals(), self._deadline():
+            self._look_after_responder()  # it may have ended before anybody listened
             self._gate.preloaded = self._load()
         self._hand_over()
         for number in (_DUMP_STACKS, _END):
@@ -305,12 +308,29 @@ class WarmBoot:
                 signal.signal(number, handler)
 
     def _look_after_responder(self) -> None:
-        """Replace a responder that was killed; what it held is lost, what comes is not."""
-        if not self._pid:
-            return
-        with suppress(ChildProcessError):
-            if os.waitpid(self._pid, os.WNOHANG)[0] == 0:
-                return
+        """Replace a responder that was killed; what it held is lost, what comes is not.
+
+        Called in a signal handler, which another signal may interrupt anywhere: in the middle of
+        the fork as well, when the new responder ends before its number is known.
+        """
+        self._must_look = True
+        if self._is_looking:
+            return  # the interrupted one looks again
+        self._is_looking = True
+        while self._must_look:
+            self._must_look = False
+            if self._pid and self._has_responder_ended():
+                self._replace_responder()
+                self._must_look = True
+        self._is_looking = False
+
+    def _has_responder_ended(self) -> bool:
+        try:
+            return os.waitpid(self._pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # reaped by others
+            return True
+
+    def _replace_responder(self) -> None:
         if self._restarts >= _RESTARTS_MAX:
             _log.error("the responder has ended once more; nobody answers until ready")
             self._pid = 0
