@@ -20,6 +20,7 @@ from tests.services.postgres import Postgres
 ALIAS = "postgres"
 ROLE = "shop"
 LOCK = 4711
+KEPT: dict[str, Any] = {"CONN_MAX_AGE": 600}
 PREPARE = (
     "DROP TABLE IF EXISTS django_session, made",
     "DROP ROLE IF EXISTS shop",

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle, islice
 from typing import Any
 
@@ -15,8 +14,10 @@ from django.contrib.sessions.models import Session
 from django.db import connections
 from django.http import HttpResponse, StreamingHttpResponse
 
+from asgi_health.adapters.django.threads import Work
 from tests.adapters.handoff_postgres import (
     ALIAS,
+    KEPT,
     MIX,
     Database,
     add_queries,
@@ -33,8 +34,7 @@ from tests.services.postgres import Postgres
 THREADS = 16
 OFTEN, LESS_OFTEN = 10_000, 1_000
 
-KEPT = {"CONN_MAX_AGE": 600}
-POOL = {"pool": {"min_size": 1, "max_size": 4, "timeout": LIMIT_S}}
+POOL: dict[str, Any] = {"pool": {"min_size": 1, "max_size": 4, "timeout": LIMIT_S}}
 POOL_OF_ONE = {"min_size": 1, "max_size": 1, "timeout": LIMIT_S / 3}
 
 
@@ -75,7 +75,7 @@ async def test_ten_thousand_requests_share_a_pool_that_is_smaller_than_the_threa
     assert found.get("requests_errors", 0) == found.get("returns_bad", 0) == 0
 
 
-@pytest.mark.parametrize("how", [KEPT, POOL])
+@pytest.mark.parametrize("how", [KEPT, POOL], ids=["kept", "pool"])
 async def test_a_connection_that_is_checked_for_health_is_kept_as_well(
     how: dict[str, Any], site: Site, database: Database
 ) -> None:
@@ -100,7 +100,25 @@ async def test_without_an_age_each_request_has_its_own_connection_and_none_is_le
         used = check(await ask_often(handler, requests=LESS_OFTEN), count=LESS_OFTEN)
         assert len(used) == LESS_OFTEN
         await until(lambda: not database.backends())
-    assert handler.threads.lent == 0
+
+
+async def test_a_connection_that_grew_too_old_while_its_thread_was_idle_serves_nobody(
+    site: Site, database: Database
+) -> None:
+    def grow_old() -> None:
+        connections[ALIAS].close_at = 0
+
+    database.use(**KEPT)
+    add_queries(site)
+    with site.open():
+        handler = database.serve()
+        before = await ask(handler, "/sync")
+        await until(lambda: handler.threads.lent == 0)
+        handler.threads._idle[0].give(Work(growing := Future(), grow_old))
+        growing.result(LIMIT_S)
+        after = await ask(handler, "/sync")
+    assert before.body != after.body
+    await until(lambda: database.backends() == [int(after.body)])
 
 
 async def test_a_stream_has_a_connection_beyond_the_threads_which_ends_with_it(
@@ -166,9 +184,8 @@ class Endings:
 
     async def astream(self, _request: Any) -> Any:
         async def parts() -> Any:
-            async for row in Session.objects.using(ALIAS).aiterator(chunk_size=1):
-                yield str(row)
-                await asyncio.Event().wait()
+            yield str(await sync_to_async(backend)())
+            await asyncio.Event().wait()
 
         return StreamingHttpResponse(parts())
 
@@ -180,12 +197,12 @@ class Endings:
 
     async def client_leaves_an_async_view(self, handler: Any) -> None:
         exchange = Exchange("/wait").start(handler)
-        await self._inside.wait()
+        await until(self._inside.is_set)
         await exchange.leave().end()
 
     async def server_cancels_an_async_view(self, handler: Any) -> None:
         exchange = Exchange("/wait").start(handler)
-        await self._inside.wait()
+        await until(self._inside.is_set)
         exchange.task.cancel()  # type: ignore[union-attr]
         with pytest.raises(asyncio.CancelledError):
             await exchange.end()

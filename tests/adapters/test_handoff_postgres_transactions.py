@@ -14,6 +14,7 @@ from django.http import HttpResponse
 from asgi_health.adapters.django.handler import Handler
 from tests.adapters.handoff_postgres import (
     ALIAS,
+    KEPT,
     Database,
     add_queries,
     backend,
@@ -22,9 +23,10 @@ from tests.adapters.handoff_postgres import (
 )
 from tests.adapters.handoff_site import LIMIT_S, Exchange, Site, ask, until
 
-KEPT = {"CONN_MAX_AGE": 600}
-POOL = {"pool": {"min_size": 1, "max_size": 1, "timeout": LIMIT_S / 3}}
+POOL: dict[str, Any] = {"pool": {"min_size": 1, "max_size": 1, "timeout": LIMIT_S / 3}}
 HANDLERS = [ASGIHandler, Handler]
+WHO_ENDS = [(ASGIHandler, "left"), (Handler, "left"), (Handler, "cancel")]
+"""Stock Django tells a view nothing of a server that cancels: it would wait for ever."""
 
 
 def serve(kind: Any, site: Site, database: Database) -> Any:
@@ -66,8 +68,7 @@ async def over(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("how", ["left", "cancel"])
-@pytest.mark.parametrize("kind", HANDLERS)
+@pytest.mark.parametrize(("kind", "how"), WHO_ENDS)
 async def test_atomic_requests_ends_as_in_stock_when_the_client_leaves(
     kind: Any,
     how: str,
@@ -119,7 +120,7 @@ class Atomic:
     def _enter(self) -> None:
         self._atomic.__enter__()
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await sync_to_async(self._atomic.__exit__)(*error)
 
 
@@ -158,22 +159,21 @@ class Transactions:
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("how", ["left", "cancel"])
 @pytest.mark.parametrize(
     ("name", "rows"),
     [("on_the_thread", [1]), ("on_the_thread_around_the_loop", []), ("step_by_step", [])],
 )
 @pytest.mark.parametrize("settings", [KEPT, POOL], ids=["kept", "pool"])
-@pytest.mark.parametrize("kind", HANDLERS)
+@pytest.mark.parametrize("who", WHO_ENDS)
 async def test_a_transaction_of_an_async_view_ends_as_in_stock_when_the_client_leaves(
-    kind: Any,
+    who: tuple[Any, str],
     settings: dict[str, Any],
     name: str,
     rows: list[int],
-    how: str,
     site: Site,
     database: Database,
 ) -> None:
+    kind, how = who
     database.use(**(settings if kind is Handler or settings is POOL else {}))
     views = Transactions()
     site.view(getattr(views, name), route="view")
@@ -185,7 +185,7 @@ async def test_a_transaction_of_an_async_view_ends_as_in_stock_when_the_client_l
             if name == "on_the_thread":
                 await database.until_one_waits()
             else:
-                await views.inside.wait()
+                await until(views.inside.is_set)
                 assert database.states() == {"idle in transaction"}
             await end(exchange, how)
         await over(exchange)
@@ -193,6 +193,9 @@ async def test_a_transaction_of_an_async_view_ends_as_in_stock_when_the_client_l
         assert kind is ASGIHandler or await nothing_is_left(handler, database)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="Django refuses the thread's connection from then on", raises=AssertionError
+)
 @pytest.mark.parametrize("settings", [KEPT, POOL, {}], ids=["kept", "pool", "age 0"])
 async def test_a_transaction_that_nobody_ended_does_not_spoil_the_thread(
     settings: dict[str, Any], site: Site, database: Database
@@ -216,7 +219,7 @@ async def test_a_transaction_that_nobody_ended_does_not_spoil_the_thread(
     with site.open():
         handler = database.serve()
         exchange = Exchange("/view").start(handler)
-        await until(inside.is_set)
+        await until(lambda: inside.is_set() and exchange.read.is_set())
         await end(exchange, "left")
         go.set()
         await over(exchange)
@@ -224,6 +227,9 @@ async def test_a_transaction_that_nobody_ended_does_not_spoil_the_thread(
         assert await nothing_is_left(handler, database)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="nobody closes connections on asyncio's own threads", raises=AssertionError
+)
 @pytest.mark.parametrize("settings", [KEPT, POOL, {}], ids=["kept", "pool", "age 0"])
 async def test_an_error_page_that_queries_leaves_no_connection_behind(
     settings: dict[str, Any], site: Site, database: Database
@@ -231,18 +237,24 @@ async def test_an_error_page_that_queries_leaves_no_connection_behind(
     def page(_request: Any, **_rest: Any) -> Any:
         return HttpResponse(str(backend()), status=404)
 
+    def is_closed() -> bool:
+        return connections[ALIAS].connection is None
+
+    def close() -> None:
+        connections[ALIAS].close()
+
     database.use(**settings)
     site.more_urls = {"handler404": staticmethod(page)}
     add_queries(site)
-    with site.open(), ThreadPoolExecutor(1) as others:
-        asyncio.get_running_loop().set_default_executor(others)
-        handler = database.serve()
-        try:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # Django asks it
+    try:
+        with site.open():
+            handler = database.serve()
             assert (await ask(handler, "/nowhere")).status == 404
-            await until(lambda: not database.backends() or settings is POOL)
+            assert await asyncio.to_thread(is_closed)
             assert await nothing_is_left(handler, database)
-        finally:
-            others.submit(lambda: connections[ALIAS].close()).result(LIMIT_S)
+    finally:
+        await asyncio.to_thread(close)
 
 
 @pytest.mark.parametrize(

