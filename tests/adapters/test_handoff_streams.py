@@ -118,7 +118,7 @@ LIMIT_BYTES = 100
     ("pieces", "kind", "is_on_disk"),
     [
         ([b""], "BytesIO", False),
-        ([b"a" * LIMIT_BYTES], "BytesIO", False),
+        ([b"a" * LIMIT_BYTES], "SpooledTemporaryFile", False),
         ([b"a" * (LIMIT_BYTES + 1)], "SpooledTemporaryFile", True),
         ([b"a" * LIMIT_BYTES, b""], "SpooledTemporaryFile", False),
         ([b"a" * LIMIT_BYTES, b"b"], "SpooledTemporaryFile", True),

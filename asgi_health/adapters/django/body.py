@@ -15,17 +15,19 @@ from asgi_health.types import Message, Receive
 __all__ = ["AsyncParts", "is_sync_stream", "read_body"]
 
 
+_NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
+"""What servers send first when a request has no body: most of them."""
+
+
 async def read_body(receive: Receive) -> Any:
-    """The body as a file: in memory when it came at once, on disk when it is large.
+    """The body as a file: in memory, and on disk when it is large.
 
     Raises:
         RequestAborted: the client left before all of it had come.
     """
     message = await receive()
-    if message["type"] != "http.disconnect" and not message.get("more_body", False):
-        body = message.get("body", b"")
-        if len(body) <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
-            return io.BytesIO(body)
+    if message == _NO_BODY:
+        return io.BytesIO()
     return await _spool(message, receive)
 
 
