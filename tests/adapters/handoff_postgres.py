@@ -149,6 +149,7 @@ class Database:
                 opened.close()
             for handler in self._handlers:
                 while handler.threads._idle:
+                    handler.threads._counted -= 1
                     handler.threads._retire(handler.threads._idle.pop())
             connections[ALIAS].close_pool()
             del connections[ALIAS]

@@ -5,7 +5,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import cycle, islice
+from itertools import cycle, islice, repeat
 from typing import Any
 
 import pytest
@@ -179,8 +179,12 @@ class Endings:
         return HttpResponse()
 
     def stream(self, _request: Any) -> Any:
-        rows = Session.objects.using(ALIAS).values_list("pk").iterator(chunk_size=1)
-        return StreamingHttpResponse(str(row) for row in cycle([next(rows), *rows]))
+        def parts() -> Iterator[str]:
+            rows = iter(Session.objects.using(ALIAS).iterator(chunk_size=1))
+            yield from repeat(str(next(rows)))  # the cursor on the server stays open
+
+        self._parts = parts()  # nobody but Django closes it
+        return StreamingHttpResponse(self._parts)
 
     async def astream(self, _request: Any) -> Any:
         async def parts() -> Any:
@@ -308,7 +312,7 @@ def test_two_workers_have_as_many_connections_as_they_have_threads(
     server: Server, postgres: Postgres
 ) -> None:
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'server'"
-    clients = 20
+    clients = 40
     parts = [islice(cycle(MIX), OFTEN // clients) for _ in range(clients)]
     with ThreadPoolExecutor(clients) as pool:
         done = list(pool.map(lambda part: ask_on_one_connection(server, part), parts))

@@ -164,7 +164,7 @@ class Transactions:
     [("on_the_thread", [1]), ("on_the_thread_around_the_loop", []), ("step_by_step", [])],
 )
 @pytest.mark.parametrize("settings", [KEPT, POOL], ids=["kept", "pool"])
-@pytest.mark.parametrize("who", WHO_ENDS)
+@pytest.mark.parametrize("who", WHO_ENDS, ids=lambda who: f"{who[0].__name__}-{who[1]}")
 async def test_a_transaction_of_an_async_view_ends_as_in_stock_when_the_client_leaves(
     who: tuple[Any, str],
     settings: dict[str, Any],
@@ -193,9 +193,6 @@ async def test_a_transaction_of_an_async_view_ends_as_in_stock_when_the_client_l
         assert kind is ASGIHandler or await nothing_is_left(handler, database)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Django refuses the thread's connection from then on", raises=AssertionError
-)
 @pytest.mark.parametrize("settings", [KEPT, POOL, {}], ids=["kept", "pool", "age 0"])
 async def test_a_transaction_that_nobody_ended_does_not_spoil_the_thread(
     settings: dict[str, Any], site: Site, database: Database
@@ -227,9 +224,6 @@ async def test_a_transaction_that_nobody_ended_does_not_spoil_the_thread(
         assert await nothing_is_left(handler, database)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nobody closes connections on asyncio's own threads", raises=AssertionError
-)
 @pytest.mark.parametrize("settings", [KEPT, POOL, {}], ids=["kept", "pool", "age 0"])
 async def test_an_error_page_that_queries_leaves_no_connection_behind(
     settings: dict[str, Any], site: Site, database: Database

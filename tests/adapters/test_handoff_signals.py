@@ -202,7 +202,7 @@ async def test_who_disconnects_djangos_own_receiver_keeps_connections_open(
         finally:
             for signal in (signals.request_started, signals.request_finished):
                 signal.connect(close_old_connections)
-        assert (without, await count()) == (1, 3)  # reset_queries looks as well
+        assert (without, await count()) == (1, 4)  # reset_queries looks as well
 
 
 async def test_what_a_response_closes_of_its_own_is_closed_on_the_thread(site: Site) -> None:

@@ -165,13 +165,13 @@ async def test_a_client_that_leaves_during_a_large_upload_leaves_no_file(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
-    close = tempfile.SpooledTemporaryFile.close
 
-    def noted(self: Any) -> None:
-        close(self)
-        closed.append(self.closed)
+    class Noted(tempfile.SpooledTemporaryFile):
+        def close(self) -> None:
+            super().close()
+            closed.append(self.closed)
 
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "close", noted)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Noted)
     add_upload(site)
     with site.open(FILE_UPLOAD_MAX_MEMORY_SIZE=LIMIT_BYTES):
         exchange = Exchange("/view", method="POST", pieces=[b"a" * 200, b"rest"])

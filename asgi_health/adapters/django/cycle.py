@@ -7,6 +7,8 @@ gets what the stock handler gives it.
 
 import asyncio
 import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cache, partial
 from typing import Any
 
@@ -14,7 +16,7 @@ from asgiref.sync import sync_to_async
 from django.core import signals
 from django.core.cache import close_caches
 from django.core.handlers.base import reset_urlconf
-from django.db import close_old_connections, reset_queries
+from django.db import close_old_connections, connections, reset_queries
 from django.dispatch import Signal
 from django.http.response import HttpResponseBase
 
@@ -93,7 +95,7 @@ class Cycle:
             await sync_to_async(response.close)()
             return
         await self._settle(self.lent)
-        if self.lent.give_back(after=response.close) is None:
+        if self._give_back(self.lent, response.close) is None:
             response.close()
 
     async def abort(self) -> None:
@@ -105,7 +107,7 @@ class Cycle:
         await self._settle(self.lent)
         if self.lent.is_used and not self.lent.is_waiting:
             await finished.asend(sender=self._sender)
-        elif self.lent.give_back(after=partial(finished.send, sender=self._sender)) is None:
+        elif self._give_back(self.lent, partial(finished.send, sender=self._sender)) is None:
             finished.send(sender=self._sender)
 
     async def leave(self) -> None:
@@ -119,14 +121,34 @@ class Cycle:
         try:
             await self._settle(self.lent)
         finally:
-            ended = self.lent.give_back(after=close_old_connections)
+            ended = self._give_back(self.lent, close_old_connections)
         if ended is not None:
             await asyncio.shield(asyncio.wrap_future(ended))
+
+    def _give_back(self, lent: Lent, after: Callable[[], Any]) -> "Future[None] | None":
+        return lent.give_back(after=partial(_end_on_thread, after))
 
     async def _settle(self, lent: Lent) -> None:
         """Let a call that was given up tell so: it does in the next round of the loop."""
         if lent.is_waiting:
             await asyncio.sleep(0)
+
+
+def _end_on_thread(close: Callable[[], Any]) -> None:
+    """Leave the next request no transaction that nobody ended, such as one canceled in its begin.
+
+    Django closes no connection inside a transaction; it counts on a new thread for each request.
+    Whoever disconnects its receiver, as its test client does, shares a connection with others.
+    """
+    try:
+        close()
+    finally:
+        receivers = signals.request_finished.receivers
+        if any(entry[0][0] == id(close_old_connections) for entry in receivers):
+            for connection in connections.all(initialized_only=True):
+                if connection.in_atomic_block:
+                    connection.close()
+                    del connections[connection.alias]
 
 
 def _closes_plainly(response: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.exception import response_for_exception
+from django.db import connections
 
 from asgi_health.adapters.django.pure import Purity
 
@@ -173,4 +174,12 @@ def descent_to(below: Layer) -> Callable[[Request], Response]:
 
 async def explain(request: Request, error: Exception) -> Response:
     """The response to an exception, made where Django makes it: on another thread."""
-    return await sync_to_async(response_for_exception, thread_sensitive=False)(request, error)
+    return await sync_to_async(_explain, thread_sensitive=False)(request, error)
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    """Leaves no connection on a thread that no request cycle cares for."""
+    try:
+        return response_for_exception(request, error)
+    finally:
+        connections.close_all()
