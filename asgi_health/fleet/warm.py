@@ -40,7 +40,9 @@ _DUMP_STACKS = getattr(signal, "SIGRTMIN", 0)
 _END = _DUMP_STACKS + 1
 _EXIT_BOOT_FAILED = 3
 _STDERR = 2
-_GOODBYE_S = 0.2
+_GOODBYE_S = 2.0
+"""For the responder to answer all that it holds: a moment, on a busy machine a longer one."""
+
 _REPLY_S = 5.0
 _RESTARTS_MAX = 3
 _BULLETIN_INTERVAL_S = 0.25

@@ -1,7 +1,7 @@
 """A site on a real PostgreSQL, and what the server itself knows of our connections."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -14,7 +14,7 @@ from django.db.models import Func, IntegerField
 from django.http import HttpResponse
 
 from asgi_health.adapters.django.handler import Handler
-from tests.adapters.handoff_site import Site, ask, until
+from tests.adapters.handoff_site import LIMIT_S, Site, ask
 from tests.services.postgres import Postgres
 
 ALIAS = "postgres"
@@ -51,6 +51,16 @@ def settings_for(server: Postgres, *, name: str) -> dict[str, Any]:
         "PORT": str(server.port),
         "OPTIONS": {"application_name": name},
     }
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so; the server tells nobody, so it is asked.
+
+    Not all the time: on a busy machine that keeps other threads from Python's lock for seconds.
+    """
+    async with asyncio.timeout(LIMIT_S):
+        while not is_so():  # noqa: ASYNC110 - no event of ours tells it
+            await asyncio.sleep(0.002)
 
 
 class Database:
@@ -100,9 +110,9 @@ class Database:
 
     async def terminate(self) -> None:
         """End the server's side of our connections, as an operator or a fail-over does."""
-        for pid in self.backends():
+        for pid in (ended := self.backends()):
             self._server.execute("SELECT pg_terminate_backend(%s)", pid)
-        await until(lambda: not self.backends())
+        await until(lambda: set(ended).isdisjoint(self.backends()))
 
     def rows(self) -> list[int]:
         """What was committed to the table `made`."""

@@ -24,9 +24,10 @@ from tests.adapters.handoff_postgres import (
     ask_often,
     backend,
     settings_for,
+    until,
     wait_in_server,
 )
-from tests.adapters.handoff_site import LIMIT_S, Exchange, Site, ask, until
+from tests.adapters.handoff_site import LIMIT_S, Exchange, Site, ask
 from tests.servers.conftest import Run
 from tests.servers.harness import Server
 from tests.services.postgres import Postgres
@@ -139,6 +140,7 @@ async def test_a_stream_has_a_connection_beyond_the_threads_which_ends_with_it(
     with site.open():
         handler = database.serve(threads=1)
         first = await ask(handler, "/sync")
+        await until(lambda: handler.threads.lent == 0)
         streams = [Exchange("/stream").start(handler) for _ in range(3)]
         await until(lambda: all(len(exchange.sent) == 2 for exchange in streams))
         used = {exchange.body for exchange in streams}

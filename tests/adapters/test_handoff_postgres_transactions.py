@@ -18,10 +18,11 @@ from tests.adapters.handoff_postgres import (
     Database,
     add_queries,
     backend,
+    until,
     wait_in_server,
     write,
 )
-from tests.adapters.handoff_site import LIMIT_S, Exchange, Site, ask, until
+from tests.adapters.handoff_site import LIMIT_S, Exchange, Site, ask
 
 POOL: dict[str, Any] = {"pool": {"min_size": 1, "max_size": 1, "timeout": LIMIT_S / 3}}
 HANDLERS = [ASGIHandler, Handler]
