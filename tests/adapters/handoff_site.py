@@ -187,7 +187,14 @@ async def all_idle() -> None:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Let the loop and the threads go on until something is so."""
+    """Let the loop and the threads go on until something is so.
+
+    Not all the time: on a busy machine that keeps other threads from Python's lock for seconds.
+    """
     async with asyncio.timeout(LIMIT_S):
-        while not is_so():
+        for _ in range(100):
+            if is_so():
+                return
             await asyncio.to_thread(lambda: None)
+        while not is_so():  # noqa: ASYNC110 - no event of ours tells it
+            await asyncio.sleep(0.002)

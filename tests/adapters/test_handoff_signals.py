@@ -60,6 +60,7 @@ def add_views(site: Site) -> list[str]:
     return ["view", "aview", "hop", "stream", "fail", "nothing"]
 
 
+@pytest.mark.usefixtures("settled")
 async def test_receivers_hear_the_same_in_the_same_order() -> None:
     def build(site: Site) -> list[Any]:
         return [{"route": f"/{name}"} for name in add_views(site)]

@@ -60,7 +60,8 @@ def test_each_crash_makes_the_next_worker_wait_longer_while_the_other_serves(
     for number, wait_s in enumerate(waits(server)):
         nominal_s = 0.1 * 2**number
         assert nominal_s / 2 - 0.05 <= wait_s <= nominal_s + 0.05
-    assert server.log.count("Booting worker") == 2 + len(waits(server))
+    server.wait_for_log("Booting worker", count=2 + 5)
+    assert server.log.count("Booting worker") - len(waits(server)) in {1, 2}  # one may be about to
     assert server.log.count(f" ended: {reason}") >= 4
     assert survivor in ready_pids(server)
 
