@@ -18,6 +18,7 @@ from django.core.cache import close_caches
 from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
 from django.dispatch import Signal
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from asgi_health.adapters.django.lending import Lent
@@ -152,8 +153,11 @@ def _end_on_thread(close: Callable[[], Any]) -> None:
 
 
 def _closes_plainly(response: Any) -> bool:
-    """Whether closing closes nothing but the request."""
-    return (
-        len(response._resource_closers) <= 1  # noqa: SLF001 - nobody tells it otherwise
-        and type(response).close is HttpResponseBase.close
+    """Whether closing closes nothing but a request without uploaded files."""
+    closers = response._resource_closers  # noqa: SLF001 - nobody tells it otherwise
+    if len(closers) > 1 or type(response).close is not HttpResponseBase.close:
+        return False
+    owners = [getattr(closer, "__self__", None) for closer in closers]
+    return all(
+        isinstance(owner, HttpRequest) and not getattr(owner, "_files", None) for owner in owners
     )
