@@ -17,6 +17,7 @@ Habit = Callable[["Visitor"], None]
 """One visit: requests that must all be served; `visitor.expect` notes each answer."""
 
 PAUSE_S = 0.005
+IDLE_MAX_S = 0.9
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Visitor:
     losses: list[str] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     kept: Client | None = None
+    answered_s: float = 0.0
 
     def connect(self) -> Client:
         return Client(self.port)
@@ -66,11 +68,23 @@ def post(visitor: Visitor) -> None:
 
 
 def keep_alive(visitor: Visitor) -> None:
-    """One connection until the server ends it, as a balancer's pool does."""
+    """One connection until the server ends it, as a balancer's pool does.
+
+    A stopping worker closes connections that are idle for a second: on a busy machine this client
+    may be the late one, which is no loss.
+    """
+    is_late = visitor.kept is not None and time.monotonic() - visitor.answered_s > IDLE_MAX_S
     client = visitor.kept = visitor.kept or visitor.connect()
-    client.request("/hello")
-    answer = client.answer()
+    try:
+        client.request("/hello")
+        answer = client.answer()
+    except OSError:
+        if not is_late:
+            raise
+        visitor.leave()
+        return
     visitor.expect(answer)
+    visitor.answered_s = time.monotonic()
     if answer.headers.get("connection", "").lower() == "close":
         visitor.leave()
 
