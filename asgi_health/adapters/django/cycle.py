@@ -138,7 +138,7 @@ class Cycle:
 def _end_on_thread(close: Callable[[], Any]) -> None:
     """Leave the next request no transaction that nobody ended, such as one canceled in its begin.
 
-    Django closes no connection inside a transaction; it counts on a new thread for each request.
+    Inside one, Django never opens a closed connection again; it counts on a new thread a request.
     Whoever disconnects its receiver, as its test client does, shares a connection with others.
     """
     try:
