@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ __all__ = ["Orders", "Reception"]
 _log = logging.getLogger("asgi_health.boot")
 
 _GOODBYE_S = 0.1
+_NUDGE_S = 0.2
+"""Between reminders of a stop: Python handles a signal only between two steps of its main thread,
+and one that comes just before a blocking call, or in another thread, does not interrupt that call.
+"""
+
 _OPEN_SHARE = 0.8
 _MANY = 1 << 20
 _STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
@@ -71,6 +77,7 @@ class Reception:
         self._orders = orders
         self._master = os.getppid()
         self._due_s: float | None = orders.begun_s + gate.config.boot_deadline_s
+        self._must_nudge = False
         gate.vitals.load_report = self._load_report
         self._hold = gate.hold
         self._desk = Desk(gate)
@@ -115,6 +122,7 @@ class Reception:
             self._responder.end()
         elif message[0] in _STOPS:
             self._stop()
+            self._must_nudge, self._due_s = True, time.monotonic() + _NUDGE_S
 
     def _hand_over(self) -> None:
         if self._desk.phase is not Phase.LOADING:
@@ -140,17 +148,28 @@ class Reception:
         self._responder.refuse_held()
 
     def _time_is_over(self) -> None:
-        """At the deadline say so and have the stacks written; after the linger end the parent."""
+        """At the deadline say so and have the stacks written; after the linger end the parent.
+
+        A parent that was told to stop is woken up instead, again and again.
+        """
+        if self._must_nudge:
+            self._due_s = time.monotonic() + _NUDGE_S
+            self._send_master(signal.SIGCHLD)  # means nothing else to it
+            return
         if self._desk.phase is not Phase.LOADING:
             self._due_s = None
-            os.kill(self._master, self._orders.end)
+            self._send_master(self._orders.end)
             return
         step = self._running_step()
         error = BootDeadlineExceeded(deadline_s=self._config.boot_deadline_s, step=step)
         self._fail(Failure(code=error.code, message=str(error), traceback=""))
         self._due_s = time.monotonic() + self._config.failed_linger_s
         _log.error("boot failed: %s: %s", error.code, error, extra={"code": error.code})
-        os.kill(self._master, self._orders.dump_stacks)
+        self._send_master(self._orders.dump_stacks)
+
+    def _send_master(self, number: int) -> None:
+        with suppress(ProcessLookupError):  # it has ended, and the end of the stream says so
+            os.kill(self._master, number)
 
     def _running_step(self) -> str | None:
         report = self._board.bulletin.read() or {"steps": []}

@@ -107,6 +107,18 @@ def test_a_stop_while_a_c_call_holds_the_gil_is_told_at_once(
     _assert_ended_well(server)
 
 
+@STOPS
+def test_a_stop_that_interrupts_nothing_ends_the_load(
+    number: signal.Signals, fleet, loads: Loads
+) -> None:
+    server = fleet()
+    loads.next().deflect_stops()
+    with _held(server) as clients:
+        server.tell(number)
+        assert _codes(clients) == {"service.draining"}
+        _assert_ended_well(server)
+
+
 def test_many_stops_are_one(fleet, loads: Loads) -> None:
     server = fleet()
     loads.next()

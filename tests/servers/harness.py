@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import asgi_health
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 """For any single wait: long enough for a busy machine, short enough for a red test."""
 
 APPS = Path(__file__).with_name("apps")
@@ -76,7 +76,8 @@ class Load:
     def __init__(self, wire: socket.socket) -> None:
         self._wire = wire
         wire.settimeout(LIMIT_S)
-        self.what, pid = wire.makefile("r").readline().split()
+        self._lines = wire.makefile("r")
+        self.what, pid = self._lines.readline().split()
         self.pid = int(pid)
 
     def release(self) -> None:
@@ -87,15 +88,22 @@ class Load:
         """What the import shall do.
 
         `go`, `raise TEXT`, `raise-NAME TEXT` (a built-in exception), `exit TEXT`, `hold-gil` (until
-        `release_gil` or a signal), `hold-gil-firmly` (also through signals), `hold-gil-for S`.
+        `release_gil` or a signal), `hold-gil-firmly` (also through signals), `hold-gil-for S`,
+        `deflect-stops` (see `deflect_stops`).
         """
         self._wire.sendall(f"{text}\n".encode())
+
+    def deflect_stops(self) -> None:
+        """From now on a stop signal interrupts another thread, not the one that loads."""
+        self.order("deflect-stops")
+        assert self._lines.readline() == "deflected\n"
 
     def release_gil(self) -> None:
         """End `hold-gil`."""
         self._wire.sendall(b"\n")
 
     def close(self) -> None:
+        self._lines.close()
         self._wire.close()
 
 
@@ -307,7 +315,11 @@ class Server:
 
         They share one pipe for their log: it ends when the last of them has.
         """
-        code = self.process.wait(LIMIT_S)
+        try:
+            code = self.process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            error.add_note(f"the log:\n{self.log}")
+            raise
         self._reader.join(LIMIT_S)
         assert self._is_silent, f"a process outlives the server; the log:\n{self.log}"
         return code

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 _ADDRESS = ("127.0.0.1", int(os.environ["LOADS_PORT"]))
 
@@ -26,6 +27,10 @@ def obey(what: str) -> None:
             _c_library().read(wire.fileno(), ctypes.create_string_buffer(1), 1)
         elif order == "hold-gil-for":
             _c_library().usleep(int(1_000_000 * float(argument)))
+        elif order == "deflect-stops":
+            _deflect_stops()
+            wire.sendall(b"deflected\n")
+            wire.recv(1)
 
 
 def _let_signals_wait() -> None:
@@ -33,6 +38,14 @@ def _let_signals_wait() -> None:
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.siginterrupt(number, 0)
+
+
+def _deflect_stops() -> None:
+    """Have another thread get them: what this one waits for is not interrupted, as in the moment
+    between the interpreter's last look at what has come and its call of the kernel.
+    """
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 def _line(wire: socket.socket) -> str:
