@@ -5,6 +5,7 @@ Without a name of any server: an adapter calls it from that server's hooks.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class Master:
         """The connections that came while the application was loaded."""
         self._brake = Brake(window_s=config.crash_window_s, limit=config.crash_limit)
         self._places: dict[int, _Place] = {}
+        self._stillborn: deque[tuple[int, float]] = deque(maxlen=ROWS)
         self._restarts = 0
         self._was_looping = False
 
@@ -92,8 +94,9 @@ class Master:
         ending = self.endings.conclude(
             pid, generation=generation, asked=asked, aborted=aborted, last_words=words
         )
+        if row is not None and not row.ready_at and not asked:
+            self._stillborn.append((generation, time.monotonic()))
         if place is not None:
-            self.board.workers.write(place.index, None)
             kind = DeathKind.CRASH if aborted else death_kind(ending, asked=asked)
             self._brake.died(started_s=place.started_s, kind=kind)
         if self.board.stage is Stage.SERVING:
@@ -102,6 +105,8 @@ class Master:
         level = logging.INFO if is_fine else logging.ERROR
         _log.log(level, "worker %d ended: %s", pid, ending.reason, extra={"worker": pid})
         self._tell()
+        if place is not None:  # last: its elders find it in the table or in the notice
+            self.board.workers.write(place.index, None)
         return ending
 
     def is_ready(self) -> bool:
@@ -127,6 +132,7 @@ class Master:
         notice = {
             "looping_until_s": self._brake.looping_until_s,
             "restarts": self._restarts,
+            "stillborn": list(self._stillborn),
             "endings": [ending.as_json() for ending in self.endings.recent],
         }
         self.board.tell(notice)

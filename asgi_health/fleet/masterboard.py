@@ -86,7 +86,8 @@ class Masterboard:
         self._memory[2:4] = count.to_bytes(2, "little")
 
     def tell(self, notice: dict[str, Any]) -> bool:
-        """The master's word to all: restarts, endings, until when the workers die in a loop.
+        """The master's word to all: restarts, endings, who died before it was ready, until when
+        the workers die in a loop.
 
         Ten endings with the longest last words have room. False when there is none, and the old
         word stays.

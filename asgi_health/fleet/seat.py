@@ -22,6 +22,8 @@ _VERDICT_MEMORY_S = 0.1
 _MIB = 2**20
 _ON_THE_WAY = UNSETTLED | {Phase.FAILED}
 _SERVING = frozenset({Phase.READY, Phase.DRAINING})
+_STILLBORN_S = 3.0
+"""How long before a worker hears that it shall leave its successors may have died."""
 _LIMIT_TOO_LOW = (
     "a worker that has just become ready occupies %d MiB, and worker_rss_limit_mib is %d: "
     "it is not replaced; raise the limit"
@@ -158,8 +160,15 @@ class Seat:
         return self._fresh_bytes <= limit_bytes < rss_bytes() if limit_bytes else False
 
     def successors(self) -> frozenset[int]:
-        """The generations of younger workers that are on their way; takes no lock."""
-        return self._younger_on_the_way(self.rows())
+        """The generations of younger workers that are on their way, or have just died there.
+
+        A signal is heard late on a busy machine. Takes no lock.
+        """
+        table = (self.board.workers.read(index) for index in range(ROWS))
+        buried = self.board.notice.get("stillborn", [])
+        since_s, mine = time.monotonic() - _STILLBORN_S, self._row.generation
+        dead = {born for born, died_s in buried if born > mine and died_s > since_s}
+        return self._younger_on_the_way([row for row in table if row is not None]) | dead
 
     def _younger_on_the_way(self, rows: list[WorkerRow]) -> frozenset[int]:
         mine = self._row.generation

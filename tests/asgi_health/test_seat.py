@@ -312,6 +312,41 @@ def test_an_elder_waits_for_as_many_successors_as_there_should_be(
         assert row.leaving is (found is Succession.READY)
 
 
+@pytest.mark.parametrize("is_buried", [False, True])
+def test_an_elder_that_hears_late_knows_that_its_successors_have_died(is_buried: bool) -> None:
+    with instance(wanted=2) as one:
+        elder = one.worker("ready")
+        younger = [one.worker("loading"), one.worker()]
+        for successor in younger:
+            if is_buried:
+                successor.is_over(code=7)
+            else:
+                successor.child.signal(signal.SIGKILL)
+                os.waitid(os.P_PID, successor.pid, os.WEXITED | os.WNOWAIT)
+        assert elder.ask("hear_of_leaving") == [one.generation for one in younger]
+        assert elder.ask("succession") == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("phase", "age_s", "is_elder_younger"),
+    [("ready", 0.0, False), ("loading", 60.0, False), ("loading", 0.0, True)],
+    ids=["was ready", "long ago", "older"],
+)
+def test_a_death_that_is_no_successors_keeps_no_elder(
+    phase: str, age_s: float, is_elder_younger: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instance(wanted=2) as one:
+        elder = None if is_elder_younger else one.worker("ready")
+        dead = one.worker(phase)
+        begun_s = time.monotonic()
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "monotonic", lambda: begun_s - age_s)
+            dead.is_over(code=7)
+        elder = elder or one.worker("ready")
+        assert elder.ask("hear_of_leaving") == []
+        assert elder.ask("succession") == "NONE"
+
+
 def test_elders_that_leave_one_after_the_other_never_leave_too_few() -> None:
     with instance(wanted=2) as one:
         elders = [one.worker("ready") for _ in range(2)]

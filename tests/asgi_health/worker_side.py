@@ -27,14 +27,22 @@ def _grow(seat: Seat, mib: int) -> None:
     kept.append(b"x" * (mib << 20))
 
 
+def _hear_of_leaving(seat: Seat) -> list[int]:
+    """As the server does at a stop signal."""
+    expected.update(seat.successors())
+    return sorted(expected)
+
+
 kept: list[bytes] = []
+expected: set[int] = set()
 ACTIONS: dict[str, Callable[..., Any]] = {
     "publish": _publish,
     "observe": _observe,
     "grow": _grow,
     "delay_s": lambda seat: seat.delay_s,
     "exit": lambda seat, code: os._exit(code),
-    "succession": lambda seat: seat.succession().name,
+    "hear_of_leaving": _hear_of_leaving,
+    "succession": lambda seat: seat.succession(frozenset(expected)).name,
 }
 """What is more than one call of a method of the seat."""
 
