@@ -6,6 +6,7 @@ a Python client) with kept connections in another process.
 
 import statistics
 from contextlib import AbstractContextManager
+from functools import partial
 
 from harness import Options, alternate, options, publish, ratio
 from serving import (
@@ -16,6 +17,7 @@ from serving import (
     Site,
     gunicorn,
     loaded,
+    postgres,
     product_site,
     served,
     usual_site,
@@ -27,22 +29,24 @@ WAYS = {
     "wsgi": gunicorn("usual_servers:wsgi", *GTHREAD),
 }
 TRIVIAL, REAL = "≥ 3 ×; ≥ 1.0 ×", "≥ 2 ×; ≥ 1.0 ×"
-USUAL_PATHS = (
+Paths = tuple[tuple[str, str, str], ...]
+HELLO: Paths = (
     ("/async/", "asynchronous view", TRIVIAL),
     ("/sync/", "synchronous view", TRIVIAL),
+)
+PAGES: Paths = (
     ("/people/", "page with a template, 50 rows", REAL),
     ("/admin/auth/user/", "admin's list, 100 rows", REAL),
 )
-PRODUCT_PATHS = (
-    ("/api/projects?page_size=50", "VideoPlanet's list of projects, 50 rows", REAL),
-    ("/api/ping", "VideoPlanet's ping", TRIVIAL),
-)
+PING: Paths = (("/api/ping", "VideoPlanet's ping", TRIVIAL),)
+LIST: Paths = (("/api/projects?page_size=50", "VideoPlanet's list of projects, 50 rows", REAL),)
 
 
 def rows_of(
     made: AbstractContextManager[Site],
-    paths: tuple[tuple[str, str, str], ...],
+    paths: Paths,
     *,
+    database: str,
     ready: str,
     found: Options,
 ) -> list[tuple[str, ...]]:
@@ -58,6 +62,7 @@ def rows_of(
             rows.append(
                 (
                     what,
+                    database,
                     *(f"{statistics.median(values):,.0f}/s" for values in (stock, ours, wsgi)),
                     f"{ratio(ours, stock):.1f} ×",
                     f"{ratio(ours, wsgi):.2f} ×",
@@ -69,16 +74,33 @@ def rows_of(
 
 def main() -> None:
     found = options(__doc__)
-    rows = [
-        *rows_of(usual_site(), USUAL_PATHS, ready="/sync/", found=found),
-        *rows_of(product_site(), PRODUCT_PATHS, ready="/api/ping", found=found),
-    ]
+    usual = partial(rows_of, ready="/sync/", found=found)
+    product = partial(rows_of, ready="/api/ping", found=found)
+    with postgres() as server:
+        rows = [
+            *usual(usual_site(), HELLO, database=""),
+            *product(product_site(), PING, database=""),
+            *usual(usual_site(), PAGES, database="SQLite"),
+            *usual(usual_site(server), PAGES, database="PostgreSQL, kept connections"),
+            *product(product_site(), LIST, database="SQLite"),
+            *product(product_site(server), LIST, database="PostgreSQL, pool"),
+        ]
     publish(
         "bench_handoff_served",
         title="Hand-off, served",
-        how="Gunicorn, two workers each; WSGI: gthread with two threads a worker. SQLite. "
+        how="Gunicorn, two workers each; WSGI: gthread with two threads a worker. The same "
+        "settings for all three; the database runs on the same cores. "
         f"{CONNECTIONS} kept connections for {SECONDS:g} s.",
-        head=("request", "stock ASGI", "ours", "gthread WSGI", "over stock", "over WSGI", "bar"),
+        head=(
+            "request",
+            "database",
+            "stock ASGI",
+            "ours",
+            "gthread WSGI",
+            "over stock",
+            "over WSGI",
+            "bar",
+        ),
         rows=rows,
         found=found,
     )

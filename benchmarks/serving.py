@@ -2,8 +2,10 @@
 and a load on them.
 """
 
+import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import APPS, ROOT, free_port, load, start, stop, until_200
+
+from tests.services.postgres import Postgres
 
 SECONDS = 3.0
 CONNECTIONS = 16
@@ -80,19 +84,64 @@ class Load:
 
 
 @contextmanager
-def usual_site() -> Iterator[Site]:
-    """The project of usual_settings.py, with 201 users, on SQLite."""
-    with TemporaryDirectory(prefix="handoff-") as folder:
-        database = str(Path(folder, "db.sqlite3"))
-        yield _site(
-            {"DJANGO_SETTINGS_MODULE": "usual_settings", "BENCH_DATABASE": database}, _USUAL
-        )
+def postgres() -> Iterator[Postgres]:
+    """A server with the role `bench`, whose password costs as much work as is usual."""
+    made = Postgres(max_connections=300)
+    try:
+        made.execute("SET scram_iterations = 4096")
+        made.execute(f"CREATE ROLE bench SUPERUSER LOGIN PASSWORD '{made.password}'")
+        yield made
+    finally:
+        made.stop()
 
 
 @contextmanager
-def product_site() -> Iterator[Site]:
-    """This repository's own project, as in production, with 200 projects, on SQLite."""
+def usual_site(server: Postgres | None = None) -> Iterator[Site]:
+    """The project of usual_settings.py, with 201 users, on SQLite or on a server.
+
+    Connections may be kept (`CONN_MAX_AGE`).
+    """
     with TemporaryDirectory(prefix="handoff-") as folder:
+        kept = {"CONN_MAX_AGE": 600}
+        if server is None:
+            database = kept | {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(Path(folder, "db.sqlite3")),
+                "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+            }
+        else:
+            database = kept | {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": _new_database(server),
+                "USER": "bench",
+                "PASSWORD": server.password,
+                "HOST": server.host,
+                "PORT": server.port,
+            }
+        environment = {
+            "DJANGO_SETTINGS_MODULE": "usual_settings",
+            "BENCH_DATABASE": json.dumps(database),
+        }
+        yield _site(environment, _USUAL)
+
+
+def _new_database(server: Postgres) -> str:
+    name = f"bench_{secrets.token_hex(4)}"
+    server.execute(f"CREATE DATABASE {name} OWNER bench")
+    return name
+
+
+@contextmanager
+def product_site(server: Postgres | None = None) -> Iterator[Site]:
+    """This repository's own project, as in production, with 200 projects, on SQLite or on a server.
+
+    On a server it has a pool of connections in each process.
+    """
+    with TemporaryDirectory(prefix="handoff-") as folder:
+        url = f"sqlite:///{Path(folder, 'db.sqlite3')}"
+        if server is not None:
+            address = f"bench:{server.password}@{server.host}:{server.port}"
+            url = f"postgresql://{address}/{_new_database(server)}"
         environment = {
             "DJANGO_SETTINGS_MODULE": "project.settings",
             "ENV_FILE": "/dev/null",
@@ -100,7 +149,7 @@ def product_site() -> Iterator[Site]:
             "PUBLIC_DOMAIN": "127.0.0.1",
             "ALLOWED_HOSTS": "127.0.0.1,localhost",
             "HTTPS_ONLY": "0",
-            "DATABASE_URL": f"sqlite:///{Path(folder, 'db.sqlite3')}",
+            "DATABASE_URL": url,
             "LOG_LEVEL": "error",
         }
         yield _site(environment, _PRODUCT)

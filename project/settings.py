@@ -59,6 +59,9 @@ TEMPLATES = [
 ]
 
 # --- Data ---
+# As many connections as PostgreSQL can bear, not as many as threads.
+_pool = {"min_size": 1, "max_size": _env.database_pool_size, "timeout": 10.0}
+_is_pooled = not _env.database.embedded
 DATABASES = {
     "default": {
         "ENGINE": _env.database.engine,
@@ -67,7 +70,9 @@ DATABASES = {
         "PASSWORD": _env.database.password,
         "HOST": _env.database.host,
         "PORT": _env.database.port,
-        "OPTIONS": dict(_env.database.options),
+        "OPTIONS": {**_env.database.options, **({"pool": _pool} if _is_pooled else {})},
+        "CONN_MAX_AGE": 0 if _is_pooled else 600,  # seconds; kept by the thread that is lent
+        "CONN_HEALTH_CHECKS": True,
     },
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,5 +1,6 @@
 """A Django project with the eight usual middlewares; its views stand in usual_urls."""
 
+import json
 import os
 from pathlib import Path
 
@@ -40,12 +41,9 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ.get("BENCH_DATABASE", str(Path(__file__).with_name("none.sqlite3"))),
-        "CONN_MAX_AGE": 600,
-        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
-    }
+_NO_DATABASE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": str(Path(__file__).with_name("none.sqlite3")),
 }
+DATABASES = {"default": json.loads(os.environ.get("BENCH_DATABASE", json.dumps(_NO_DATABASE)))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -52,6 +52,7 @@ class Env:
     https_only: bool
     hsts_s: int
     database: Database
+    database_pool_size: int
     health_token: str | None = field(repr=False)
     health_details_loopback: bool
     hold_s: float
@@ -104,6 +105,7 @@ class Env:
             https_only=reader.flag("HTTPS_ONLY", default=not debug),
             hsts_s=reader.integer("HSTS_S"),
             database=database,
+            database_pool_size=reader.integer("DATABASE_POOL_SIZE"),
             health_token=_health_token(reader),
             health_details_loopback=reader.flag("HEALTH_DETAILS_LOOPBACK"),
             hold_s=reader.seconds("HOLD_S", default=platform.hold_s),

@@ -126,6 +126,15 @@ VARIABLES: Final = (
         help="sqlite:///FILE (relative to the repository) or postgresql://USER:PASSWORD@HOST/NAME.",
     ),
     Variable(
+        name="DATABASE_POOL_SIZE",
+        kind="integer",
+        section=_SITE,
+        default="8",
+        minimum=1,
+        maximum=1000,
+        help="Connections to PostgreSQL of each worker, at most; requests wait for a free one.",
+    ),
+    Variable(
         name="HEALTH_TOKEN",
         kind="secret",
         section=_HEALTH,

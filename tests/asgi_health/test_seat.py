@@ -312,13 +312,13 @@ def test_an_elder_waits_for_as_many_successors_as_there_should_be(
         assert row.leaving is (found is Succession.READY)
 
 
-@pytest.mark.parametrize("is_buried", [False, True])
-def test_an_elder_that_hears_late_knows_that_its_successors_have_died(is_buried: bool) -> None:
+@pytest.mark.parametrize("died", ["dead", "buried"])
+def test_an_elder_that_hears_late_knows_that_its_successors_have_died(died: str) -> None:
     with instance(wanted=2) as one:
         elder = one.worker("ready")
         younger = [one.worker("loading"), one.worker()]
         for successor in younger:
-            if is_buried:
+            if died == "buried":
                 successor.is_over(code=7)
             else:
                 successor.child.signal(signal.SIGKILL)
@@ -328,21 +328,21 @@ def test_an_elder_that_hears_late_knows_that_its_successors_have_died(is_buried:
 
 
 @pytest.mark.parametrize(
-    ("phase", "age_s", "is_elder_younger"),
-    [("ready", 0.0, False), ("loading", 60.0, False), ("loading", 0.0, True)],
+    ("phase", "age_s", "generation"),
+    [("ready", 0.0, 2), ("loading", 60.0, 2), ("loading", 0.0, 1)],
     ids=["was ready", "long ago", "older"],
 )
 def test_a_death_that_is_no_successors_keeps_no_elder(
-    phase: str, age_s: float, is_elder_younger: bool, monkeypatch: pytest.MonkeyPatch
+    phase: str, age_s: float, generation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with instance(wanted=2) as one:
-        elder = None if is_elder_younger else one.worker("ready")
+        elders = [one.worker("ready") for _ in range(1, generation)]
         dead = one.worker(phase)
         begun_s = time.monotonic()
         with monkeypatch.context() as patched:
             patched.setattr(time, "monotonic", lambda: begun_s - age_s)
             dead.is_over(code=7)
-        elder = elder or one.worker("ready")
+        elder = elders[0] if elders else one.worker("ready")
         assert elder.ask("hear_of_leaving") == []
         assert elder.ask("succession") == "NONE"
 

@@ -66,6 +66,7 @@ CHANGES = {
     "HTTPS_ONLY": "0",
     "HSTS_S": "60",
     "DATABASE_URL": "sqlite:///var/other.sqlite3",
+    "DATABASE_POOL_SIZE": "3",
     "HEALTH_TOKEN": TOKEN,
     "HEALTH_DETAILS_LOOPBACK": "1",
     "HOLD_S": "1.5",
