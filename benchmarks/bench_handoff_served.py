@@ -11,6 +11,7 @@ from functools import partial
 from harness import Options, alternate, options, publish, ratio
 from serving import (
     CONNECTIONS,
+    FAIR,
     GTHREAD,
     SECONDS,
     UVICORN,
@@ -55,7 +56,7 @@ def rows_of(
     with made as site, served(site, WAYS, ready=ready) as running:
         for path, what, bar in paths:
             ways = [
-                lambda port=running[name].port, path=path: loaded(port, path, site).requests_s
+                lambda server=running[name], path=path: loaded(server, path, site).requests_s
                 for name in WAYS
             ]
             stock, ours, wsgi = alternate(found.rounds, ways)
@@ -90,7 +91,7 @@ def main() -> None:
         title="Hand-off, served",
         how="Gunicorn, two workers each; WSGI: gthread with two threads a worker. The same "
         "settings for all three; the database runs on the same cores. "
-        f"{CONNECTIONS} kept connections for {SECONDS:g} s.",
+        f"{CONNECTIONS} kept connections for {SECONDS:g} s; {FAIR}.",
         head=(
             "request",
             "database",

@@ -1,58 +1,59 @@
-"""How many threads to lend: requests a second of synchronous views for several limits.
+"""How many threads to lend: requests a second, with a fixed number of them and with a paced one.
 
-Gunicorn with two Uvicorn workers, 128 kept connections. One view computes, the other waits 10 ms,
-as for a database.
+Gunicorn with two Uvicorn workers. One view says hello, one renders a page with 50 rows of the
+database, one waits 10 ms as for another service.
 """
 
 import statistics
 from dataclasses import replace
 
 from harness import options, pss_mib, publish, workers_of
-from serving import SECONDS, UVICORN, gunicorn, loaded, served, usual_site
+from serving import FAIR, SECONDS, UVICORN, gunicorn, loaded, served, usual_site
 
-LIMITS = (1, 2, 4, 8, 16, 32, 64, 128)
-CONNECTIONS = 128
-PATHS = ("/sync/", "/waits/")
+LIMITS = (
+    ("fixed", 1),
+    ("fixed", 2),
+    ("fixed", 8),
+    ("fixed", 32),
+    ("paced", 8),
+    ("paced", 32),
+    ("paced", 128),
+)
+CONNECTIONS = 64
+PATHS = ("/sync/", "/people/", "/waits/")
 
 
 def main() -> None:
     found = options(__doc__)
-    seen: dict[tuple[int, str], list[float]] = {}
-    p50_ms: dict[tuple[int, str], list[float]] = {}
-    memory_mib: dict[int, float] = {}
+    seen: dict[tuple[tuple[str, int], str], list[float]] = {}
+    memory_mib: dict[tuple[str, int], float] = {}
     with usual_site() as site:
         for number in range(found.rounds):
             for limit in LIMITS if number % 2 == 0 else reversed(LIMITS):
-                limited = replace(
-                    site, environment={**site.environment, "HANDOFF_THREADS": str(limit)}
-                )
+                kind, count = limit
+                more = {"HANDOFF_THREADS": str(count)}
+                more |= {"BENCH_FIXED_PACE": "1"} if kind == "fixed" else {}
+                limited = replace(site, environment={**site.environment, **more})
                 ways = {"ours": gunicorn("usual_servers:ours", *UVICORN)}
                 with served(limited, ways, ready="/sync/") as running:
-                    port = running["ours"].port
                     for path in PATHS:
-                        taken = loaded(port, path, site, connections=CONNECTIONS)
+                        taken = loaded(running["ours"], path, site, connections=CONNECTIONS)
                         seen.setdefault((limit, path), []).append(taken.requests_s)
-                        p50_ms.setdefault((limit, path), []).append(taken.p50_ms or 0.0)
                     memory_mib[limit] = pss_mib(workers_of(running["ours"].pid, count=2))
-
-    def figures(limit: int, path: str) -> tuple[str, str]:
-        requests_s = statistics.median(seen[limit, path])
-        return (f"{requests_s:,.0f}/s", f"{statistics.median(p50_ms[limit, path]):.0f} ms")
 
     publish(
         "bench_handoff_threads",
         title="How many threads to lend",
-        how="Gunicorn, two workers; HANDOFF_THREADS is each worker's limit. "
-        f"{CONNECTIONS} kept connections for {SECONDS:g} s. Memory: PSS of both workers.",
-        head=("threads", "computes", "p50", "waits 10 ms", "p50", "memory"),
+        how="Gunicorn, two workers, SQLite; the number is HANDOFF_THREADS, each worker's limit. "
+        f"{CONNECTIONS} kept connections for {SECONDS:g} s; {FAIR}. Memory: PSS of both workers.",
+        head=("threads", "hello", "page, 50 rows", "waits 10 ms", "memory"),
         rows=[
             (
-                str(limit),
-                *figures(limit, "/sync/"),
-                *figures(limit, "/waits/"),
-                f"{memory_mib[limit]:.0f} MiB",
+                f"{kind}, {count}",
+                *(f"{statistics.median(seen[(kind, count), path]):,.0f}/s" for path in PATHS),
+                f"{memory_mib[kind, count]:.0f} MiB",
             )
-            for limit in LIMITS
+            for kind, count in LIMITS
         ],
         found=found,
     )

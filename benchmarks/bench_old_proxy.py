@@ -7,7 +7,17 @@ behind it Gunicorn with two gthread workers of two threads. Ours: Gunicorn with 
 import statistics
 
 from harness import alternate, options, publish, ratio
-from serving import CONNECTIONS, GTHREAD, SECONDS, UVICORN, gunicorn, loaded, served, usual_site
+from serving import (
+    CONNECTIONS,
+    FAIR,
+    GTHREAD,
+    SECONDS,
+    UVICORN,
+    gunicorn,
+    loaded,
+    served,
+    usual_site,
+)
 
 WAYS = {
     "ours": gunicorn("usual_servers:ours", *UVICORN),
@@ -28,7 +38,7 @@ def main() -> None:
             latencies: dict[str, list[float]] = {"ours": [], "old": []}
 
             def run(name: str, path: str = path, kept: dict = latencies) -> float:
-                seen = loaded(running[name].port, path, site)
+                seen = loaded(running[name], path, site)
                 if seen.p50_ms is not None:
                     kept[name].append(seen.p50_ms)
                 return seen.requests_s
@@ -53,7 +63,7 @@ def main() -> None:
         title="Against the proxied layout",
         how="Old: an aiohttp proxy with a client session a request, in front of Gunicorn's "
         "gthread, two workers with two threads. Ours: two Uvicorn workers, no proxy. "
-        f"{CONNECTIONS} kept connections for {SECONDS:g} s.",
+        f"{CONNECTIONS} kept connections for {SECONDS:g} s; {FAIR}.",
         head=("request", "old", "ours", "over old", "p50 old", "p50 ours", "bar"),
         rows=rows,
         found=found,

@@ -21,6 +21,8 @@ from tests.services.postgres import Postgres
 
 SECONDS = 3.0
 CONNECTIONS = 16
+FAIR = "runs in which one worker did less than half of the other's work are taken again"
+_ATTEMPTS = 6
 UVICORN = ("-k", "uvicorn.workers.UvicornWorker")
 GTHREAD = ("-k", "gthread", "--threads", "2")
 
@@ -199,8 +201,29 @@ def gunicorn(application: str, *worker: str) -> tuple[str, ...]:
     return ("gunicorn", "-c", "/dev/null", *options, application)
 
 
-def loaded(port: int, path: str, site: Site, *, connections: int = CONNECTIONS) -> Load:
-    """Ask for one path all the time over kept connections, with wrk where it is installed."""
+def loaded(server: Running, path: str, site: Site, *, connections: int = CONNECTIONS) -> Load:
+    """Ask for one path all the time over kept connections, with wrk where it is installed.
+
+    Which worker gets how many of them is chance; a run that left one of two workers idle says
+    nothing of the handler, so it is taken again, a few times at most.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _computed(server.pid)
+        seen = _loaded_once(server.port, path, site, connections=connections)
+        work = [after - begun for after, begun in zip(_computed(server.pid), before, strict=True)]
+        if not work or min(work) > max(work) / 2:
+            break
+    return seen
+
+
+def _computed(pid: int) -> list[int]:
+    """The time that each child of a process has computed, in the kernel's ticks."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    fields = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2] for child in children]
+    return [sum(map(int, field.split()[11:13])) for field in fields]
+
+
+def _loaded_once(port: int, path: str, site: Site, *, connections: int) -> Load:
     if shutil.which("wrk") is None:
         done = load(port, path, seconds=SECONDS, connections=connections)
         return Load(requests_s=done / SECONDS, p50_ms=None)

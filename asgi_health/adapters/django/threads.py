@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,7 +11,13 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
+from asgi_health.adapters.django.pacing import LOOK_S, Pace
+
 __all__ = ["Borrower", "Thread", "Threads", "Work"]
+
+
+_LINGER_LOOKS = 100
+"""Looks at a pool that nobody waits for, before they stop."""
 
 
 class Borrower(Protocol):
@@ -60,6 +68,8 @@ class Thread:
 class Threads:
     """A bounded pool; belongs to one process.
 
+    While those who have a thread compute, few are lent at once (`Pace`).
+
     Args:
         limit: threads at most; who needs one more waits for the first that comes back. Responses
             that stream stand outside of it: they may last for hours.
@@ -77,12 +87,15 @@ class Threads:
         self._waiting: deque[Borrower] = deque()
         self._counted = 0
         self._beyond = 0
+        self._given_back = 0
+        self._pace = Pace(limit=self.limit)
+        self._looks_left = 0
         self._pid = os.getpid()
 
     @property
     def lent(self) -> int:
         """Threads that requests have now."""
-        return self._counted - len(self._idle) + self._beyond
+        return self._in_use + self._beyond
 
     @property
     def waiting(self) -> int:
@@ -94,45 +107,88 @@ class Threads:
         if self._pid != os.getpid():  # forked: threads stay behind, and perhaps a held lock
             self._forget_all()
         with self._lock:
-            thread = self._idle.pop() if self._idle else None
             if to.is_beyond_limit:
-                self._counted -= thread is not None
                 self._beyond += 1
-                return thread or Thread()
-            if thread is None and self._counted < self.limit:
-                self._counted += 1
-                return Thread()
+                self._counted -= bool(self._idle)
+                return self._idle.pop() if self._idle else Thread()
+            thread = self._take() if self._in_use < self._pace.quota else None
             if thread is None:
                 self._waiting.append(to)
+            if self._has_much_to_do:
+                self._begin_looking()
             return thread
 
+    @property
+    def _has_much_to_do(self) -> bool:
+        return self._in_use > self._pace.least or bool(self._waiting)
+
+    @property
+    def _in_use(self) -> int:
+        return self._counted - len(self._idle)
+
+    def _take(self) -> Thread:
+        if self._idle:
+            return self._idle.pop()
+        self._counted += 1
+        return Thread()
+
     def let_beyond_limit(self) -> None:
-        """A lent thread stops counting; the next request that waits gets a new one."""
-        heir = None
+        """A lent thread stops counting; the next request that waits gets one."""
         with self._lock:
             self._counted -= 1
             self._beyond += 1
-            if self._waiting and self._counted < self.limit:
-                self._counted += 1
-                heir = self._waiting.popleft()
-        if heir is not None:
-            heir.receive(Thread())
+            self._given_back += 1
+            heirs = self._heirs()
+        _hand_out(heirs)
 
     def take_back(self, thread: Thread, *, is_beyond_limit: bool) -> None:
         """The request is over; the next one that waits gets its thread."""
         with self._lock:
+            self._given_back += 1
             if is_beyond_limit:
                 self._beyond -= 1
                 self._counted += 1
             if is_surplus := self._counted > self.limit:
                 self._counted -= 1
-            heir = self._waiting.popleft() if self._waiting and not is_surplus else None
-            if not (is_surplus or heir):
+            else:
                 self._idle.append(thread)
-        if heir is not None:
-            heir.receive(thread)
+            heirs = self._heirs()
+        _hand_out(heirs)
         if is_surplus:
             self._retire(thread)
+
+    def _heirs(self) -> list[tuple[Borrower, Thread]]:
+        """Who has waited long enough, and what they get."""
+        heirs = []
+        while self._waiting and self._in_use < self._pace.quota:
+            heirs.append((self._waiting.popleft(), self._take()))
+        return heirs
+
+    def _begin_looking(self) -> None:
+        is_looking, self._looks_left = self._looks_left > 0, _LINGER_LOOKS
+        if not is_looking:
+            self._pace.begin(given_back=self._given_back)
+            ours = weakref.ref(self)
+            name = "asgi_health hand-off pace"
+            threading.Thread(target=_look_often, args=(ours,), name=name, daemon=True).start()
+
+    def look(self) -> bool:
+        """Adapt the pace to what is going on; False when there was little to do for a while."""
+        with self._lock:
+            if self._has_much_to_do:
+                self._looks_left = _LINGER_LOOKS
+                self._pace.look(
+                    in_use=self._in_use,
+                    waiting=len(self._waiting),
+                    given_back=self._given_back,
+                )
+            else:
+                self._looks_left -= 1
+                self._pace.begin(given_back=self._given_back)
+            heirs = self._heirs()
+            goes_on = self._looks_left > 0
+        _hand_out(heirs)
+        return goes_on
 
     def _retire(self, thread: Thread) -> None:
         if self._on_retire is not None:
@@ -151,3 +207,17 @@ class Threads:
                 self._waiting.remove(lent)
                 return True
             return False
+
+
+def _hand_out(heirs: list[tuple[Borrower, Thread]]) -> None:
+    for heir, thread in heirs:
+        heir.receive(thread)
+
+
+def _look_often(ours: "weakref.ref[Threads]") -> None:
+    while True:
+        time.sleep(LOOK_S)
+        threads = ours()
+        if threads is None or not threads.look():
+            return
+        del threads

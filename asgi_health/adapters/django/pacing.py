@@ -1,0 +1,79 @@
+"""How many threads are lent at once: few while they compute, all of them while they wait.
+
+Threads that compute take turns at the interpreter's lock, and each more makes all of them slower:
+they lose it at every query, and find their caches cold when they have it again. Threads that wait,
+for a database or for another service, cost nothing. Figures: docs/benchmarks.md, "How many threads
+to lend".
+"""
+
+import time
+from collections.abc import Callable
+
+__all__ = ["LOOK_S", "Pace"]
+
+LOOK_S = 0.01
+"""Between two looks, while somebody waits for a thread."""
+
+_LEAST = 2
+_BUSY = 0.75
+"""Share of one core: who uses more computes."""
+
+_LATE_S = 0.002
+"""A look that comes so much too late had to wait for the interpreter's lock, or for a core."""
+
+_STUCK_S = 0.1
+"""Long calculations share the core with others from then on."""
+
+
+class Pace:
+    """The quota, between `least` and `limit`; changes with each look, every `LOOK_S`.
+
+    While requests wait it doubles as long as the process has computing time to spare. It falls when
+    there is none, also below what is lent: then requests wait until enough threads are back.
+
+    Args:
+        limit: of the quota.
+        clock: monotonic seconds.
+        cpu: seconds that this process has computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._limit = limit
+        self.least = min(_LEAST, limit)
+        self._clock = clock
+        self._cpu = cpu
+        self.quota = self.least
+        self.begin(given_back=0)
+
+    def begin(self, *, given_back: int) -> None:
+        """From now on there is something to see, which was not so before. As for `look`."""
+        self._looked_s, self._computed_s = self._clock(), self._cpu()
+        self._given_back, self._moved_s = given_back, self._looked_s
+
+    def look(self, *, in_use: int, waiting: int, given_back: int) -> None:
+        """See what has happened since the last look.
+
+        Args:
+            in_use: threads that are lent now.
+            waiting: requests that wait for one.
+            given_back: how many threads have been, ever.
+        """
+        before_s, computed_s = self._looked_s, self._computed_s
+        self._looked_s, self._computed_s = now_s, _ = self._clock(), self._cpu()
+        if given_back != self._given_back:
+            self._given_back, self._moved_s = given_back, now_s
+        passed_s = now_s - before_s
+        is_busy = self._computed_s - computed_s > _BUSY * passed_s
+        if not (is_busy or passed_s > LOOK_S + _LATE_S):
+            self.quota = min(self._limit, 2 * self.quota) if waiting else self.quota
+        elif waiting and now_s - self._moved_s >= _STUCK_S:
+            self.quota, self._moved_s = min(self._limit, in_use + 1), now_s
+        else:
+            most = min(self.quota, in_use)
+            self.quota = max(self.least, most - max(1, most // 8))
