@@ -20,7 +20,7 @@ from harness import options, publish
 
 SECONDS = 4.0
 INTERVAL_S = 0.001
-WAITING = {"select", "wait", "_run", "get", "acquire", "_worker", "_run_once"}
+WAITING = {"select", "wait", "_run", "get", "acquire", "_worker", "_run_once", "_look_often"}
 """Functions in which a thread that does nothing stands."""
 
 GROUPS = (
