@@ -141,6 +141,27 @@ def test_a_busy_process_starves_nobody_when_nothing_comes_back() -> None:
         lent.give_back().result(LIMIT_S)  # type: ignore[union-attr]
 
 
+def test_a_system_without_threads_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, go = Busy(limit=8), threading.Event()
+    first = list(borrow(busy.threads, 2, lambda: go.wait(LIMIT_S)))
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        waiting = list(borrow(busy.threads, 3, busy.work))
+        assert (busy.threads.lent, busy.threads.waiting) == (2, 3)
+        busy.threads._pace = Pace(limit=8, clock=float, cpu=float)  # which has time to spare
+        assert busy.threads.look()
+        assert busy.threads._pace.quota == 4
+        assert (busy.threads.lent, busy.threads.waiting) == (2, 3)
+    go.set()
+    for lent in (*first, *waiting):
+        lent.give_back().result(LIMIT_S)  # type: ignore[union-attr]
+    assert (busy.done, busy.threads.lent) == (3, 0)
+
+
 def test_nobody_looks_on_when_there_is_nothing_to_do() -> None:
     def lookers() -> list[threading.Thread]:
         return [t for t in threading.enumerate() if t.name == "asgi_health hand-off pace"]

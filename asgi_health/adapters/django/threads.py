@@ -129,8 +129,9 @@ class Threads:
     def _take(self) -> Thread:
         if self._idle:
             return self._idle.pop()
+        thread = Thread()
         self._counted += 1
-        return Thread()
+        return thread
 
     def let_beyond_limit(self) -> None:
         """A lent thread stops counting; the next request that waits gets one."""
@@ -161,16 +162,24 @@ class Threads:
         """Who has waited long enough, and what they get."""
         heirs = []
         while self._waiting and self._in_use < self._pace.quota:
-            heirs.append((self._waiting.popleft(), self._take()))
+            try:
+                thread = self._take()
+            except RuntimeError:  # the system has none left: a lent one comes back some time
+                break
+            heirs.append((self._waiting.popleft(), thread))
         return heirs
 
     def _begin_looking(self) -> None:
-        is_looking, self._looks_left = self._looks_left > 0, _LINGER_LOOKS
-        if not is_looking:
+        if not self._looks_left:
             self._pace.begin(given_back=self._given_back)
             ours = weakref.ref(self)
             name = "asgi_health hand-off pace"
-            threading.Thread(target=_look_often, args=(ours,), name=name, daemon=True).start()
+            looker = threading.Thread(target=_look_often, args=(ours,), name=name, daemon=True)
+            try:
+                looker.start()
+            except RuntimeError:  # the system has none left: tried again with the next request
+                return
+        self._looks_left = _LINGER_LOOKS
 
     def look(self) -> bool:
         """Adapt the pace to what is going on; False when there was little to do for a while."""
