@@ -37,13 +37,16 @@ def process() -> Process:
     return Process()
 
 
-def test_while_they_wait_all_get_a_thread_within_a_few_looks(process: Process) -> None:
+@pytest.mark.parametrize("how", [{}, {"busy": 0.7}, {"busy": 0.2, "late_s": 0.05}])
+def test_while_they_wait_all_get_a_thread_within_a_few_looks(
+    how: dict[str, float], process: Process
+) -> None:
     pace = process.pace(20)
     assert pace.quota == 2
-    assert [process.look(pace, in_use=pace.quota) for _ in range(5)] == [4, 8, 16, 20, 20]
+    assert [process.look(pace, in_use=pace.quota, **how) for _ in range(5)] == [4, 8, 16, 20, 20]
 
 
-@pytest.mark.parametrize("how", [{"busy": 0.8}, {"busy": 1.4}, {"late_s": 0.005}])
+@pytest.mark.parametrize("how", [{"busy": 0.8}, {"busy": 1.4}, {"busy": 0.5, "late_s": 0.005}])
 def test_while_they_compute_two_are_enough(how: dict[str, float], process: Process) -> None:
     pace = process.pace(32)
     for _ in range(50):

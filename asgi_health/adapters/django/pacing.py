@@ -19,7 +19,10 @@ _BUSY = 0.75
 """Share of one core: who uses more computes."""
 
 _LATE_S = 0.002
-"""A look that comes so much too late had to wait for the interpreter's lock, or for a core."""
+_LATE_BUSY = 0.4
+"""A look that comes so late had to wait for the interpreter's lock, or for a core that other
+processes have too: then less says that this one computes as much as it can.
+"""
 
 _STUCK_S = 0.1
 """Long calculations share the core with others from then on."""
@@ -69,8 +72,8 @@ class Pace:
         if given_back != self._given_back:
             self._given_back, self._moved_s = given_back, now_s
         passed_s = now_s - before_s
-        is_busy = self._computed_s - computed_s > _BUSY * passed_s
-        if not (is_busy or passed_s > LOOK_S + _LATE_S):
+        share = _LATE_BUSY if passed_s > LOOK_S + _LATE_S else _BUSY
+        if self._computed_s - computed_s <= share * passed_s:
             self.quota = min(self._limit, 2 * self.quota) if waiting else self.quota
         elif waiting and now_s - self._moved_s >= _STUCK_S:
             self.quota, self._moved_s = min(self._limit, in_use + 1), now_s
