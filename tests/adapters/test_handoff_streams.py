@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.handlers.asgi import ASGIHandler
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 
 from asgi_health.adapters.django.handler import Handler
@@ -101,6 +102,62 @@ async def test_a_file_object_of_the_projects_own_is_sent_as_well(site: Site) -> 
     site.view(lambda _request: FileResponse(io.BytesIO(b"abc"), filename="a.txt"), route="")
     with site.open():
         assert (await ask(Handler())).body == b"abc"
+
+
+class Part:
+    """As much of an open file as a range asks for, for `FileResponse`."""
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._file, self._left = file, size
+        self.close = file.close
+
+    def read(self, size: int) -> bytes:
+        found: bytes = self._file.read(min(size, self._left))
+        self._left -= len(found)
+        return found
+
+
+def add_ranges(site: Site, path: Path) -> list[Any]:
+    """A view that answers `Range: bytes=FIRST-LAST` of a file, and the files that it opened."""
+    opened: list[Any] = []
+
+    def view(request: Any) -> Any:
+        size = path.stat().st_size
+        first, last = map(int, request.headers["Range"].removeprefix("bytes=").split("-"))
+        if first >= size:
+            return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
+        last = min(last, size - 1)
+        opened.append(path.open("rb"))
+        opened[-1].seek(first)
+        shown = {
+            "Content-Range": f"bytes {first}-{last}/{size}",
+            "Content-Length": str(last - first + 1),
+        }
+        return FileResponse(Part(opened[-1], last - first + 1), status=206, headers=shown)
+
+    site.view(view, route="")
+    return opened
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")  # of stock
+@pytest.mark.parametrize(
+    ("first", "last", "status"),
+    [(0, 0, 206), (5, 199_999, 206), (199_990, 500_000, 206), (200_000, 200_001, 416)],
+)
+async def test_a_part_of_a_file_is_answered_as_in_stock(
+    first: int, last: int, status: int, site: Site, tmp_path: Path
+) -> None:
+    content = bytes(range(250)) * 800
+    (tmp_path / "film.mp4").write_bytes(content)
+    opened = add_ranges(site, tmp_path / "film.mp4")
+    headers = [HOST, (b"range", b"bytes=%d-%d" % (first, last))]
+    with site.open():
+        ours, stock = [await ask(made, headers=headers) for made in (Handler(), ASGIHandler())]
+    assert (ours.status, ours.headers, ours.body) == (stock.status, stock.headers, stock.body)
+    assert ours.status == status
+    assert ours.body == (content[first : last + 1] if status == 206 else b"")
+    assert len(opened) == (2 if status == 206 else 0)
+    assert all(file.closed for file in opened)
 
 
 def add_upload(site: Site) -> None:
