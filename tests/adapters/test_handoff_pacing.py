@@ -20,8 +20,8 @@ class Process:
         self.now_s, self.computed_s = 100.0, 5.0
         self.given_back = 0
 
-    def pace(self, limit: int) -> Pace:
-        return Pace(limit=limit, clock=lambda: self.now_s, cpu=lambda: self.computed_s)
+    def pace(self, limit: int, *, cores: int = 2) -> Pace:
+        return Pace(limit=limit, cores=cores, clock=lambda: self.now_s, cpu=lambda: self.computed_s)
 
     def look(self, pace: Pace, *, in_use: int, waiting: int = 1, **how: float) -> int:
         """The quota after a look; `busy` is a share of one core, `late_s` a delay."""
@@ -46,12 +46,24 @@ def test_while_they_wait_all_get_a_thread_within_a_few_looks(
     assert [process.look(pace, in_use=pace.quota, **how) for _ in range(5)] == [4, 8, 16, 20, 20]
 
 
-@pytest.mark.parametrize("how", [{"busy": 0.8}, {"busy": 1.4}, {"busy": 0.5, "late_s": 0.005}])
+@pytest.mark.parametrize("how", [{"busy": 0.8}, {"busy": 1.15}, {"busy": 0.5, "late_s": 0.005}])
 def test_while_they_compute_two_are_enough(how: dict[str, float], process: Process) -> None:
     pace = process.pace(32)
     for _ in range(50):
         process.given_back += 1
         assert process.look(pace, in_use=2, **how) == 2
+
+
+@pytest.mark.parametrize(
+    ("busy", "cores", "quota"),
+    [(1.1, 8, 2), (2.0, 8, 4), (5.9, 8, 4), (6.1, 8, 2), (2.0, 2, 2), (0.9, 1, 2)],
+)
+def test_who_computes_without_the_lock_gets_as_many_as_there_are_cores(
+    busy: float, cores: int, quota: int, process: Process
+) -> None:
+    pace = process.pace(32, cores=cores)
+    process.given_back += 1
+    assert process.look(pace, in_use=2, busy=busy) == quota
 
 
 def test_when_nothing_comes_back_for_long_one_more_is_lent(process: Process) -> None:

@@ -6,6 +6,7 @@ for a database or for another service, cost nothing. Figures: docs/benchmarks.md
 to lend".
 """
 
+import os
 import time
 from collections.abc import Callable
 
@@ -16,7 +17,10 @@ LOOK_S = 0.01
 
 _LEAST = 2
 _BUSY = 0.75
-"""Share of one core: who uses more computes."""
+"""Share of one core: who uses more computes; and share of all cores: who uses more has them all."""
+
+_PARALLEL = 1.2
+"""Cores: who uses more computes without the interpreter's lock, as hashing does."""
 
 _LATE_S = 0.002
 _LATE_BUSY = 0.4
@@ -36,6 +40,7 @@ class Pace:
 
     Args:
         limit: of the quota.
+        cores: that this process may use; all that the system gives it when None.
         clock: monotonic seconds.
         cpu: seconds that this process has computed.
     """
@@ -44,11 +49,13 @@ class Pace:
         self,
         *,
         limit: int,
+        cores: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
     ) -> None:
         self._limit = limit
         self.least = min(_LEAST, limit)
+        self._cores = cores or _cores()
         self._clock = clock
         self._cpu = cpu
         self.quota = self.least
@@ -71,12 +78,23 @@ class Pace:
         self._looked_s, self._computed_s = now_s, _ = self._clock(), self._cpu()
         if given_back != self._given_back:
             self._given_back, self._moved_s = given_back, now_s
-        passed_s = now_s - before_s
-        share = _LATE_BUSY if passed_s > LOOK_S + _LATE_S else _BUSY
-        if self._computed_s - computed_s <= share * passed_s:
+        if self._has_time(self._computed_s - computed_s, now_s - before_s):
             self.quota = min(self._limit, 2 * self.quota) if waiting else self.quota
         elif waiting and now_s - self._moved_s >= _STUCK_S:
             self.quota, self._moved_s = min(self._limit, in_use + 1), now_s
         else:
             most = min(self.quota, in_use)
             self.quota = max(self.least, most - max(1, most // 8))
+
+    def _has_time(self, computed_s: float, passed_s: float) -> bool:
+        """Whether one more thread would find the interpreter's lock free, and a core."""
+        if passed_s > LOOK_S + _LATE_S:
+            return computed_s <= _LATE_BUSY * passed_s
+        is_parallel = computed_s > _PARALLEL * passed_s
+        return computed_s <= _BUSY * passed_s * (self._cores if is_parallel else 1)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
