@@ -13,6 +13,7 @@ GENERATIONS = int(os.environ.get("FLEET_GENERATIONS", "100"))
 
 
 def descriptors(pid: int) -> int:
+    """How many are open now: one more than later, while the process reads a file."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
@@ -50,7 +51,7 @@ def test_a_hundred_killed_workers_leave_nothing_behind(fleet) -> None:
     before, before_mib = descriptors(master), rss_mib(master)
     while max(row["generation"] for row in rows(server)) < GENERATIONS:
         replace_all(server)
-    until(lambda: descriptors(master) == before, f"{before} descriptors again")
+    until(lambda: descriptors(master) <= before, f"{before} descriptors again")
     assert set(children(master)) == ready_pids(server)
     assert "Z" not in children(master).values()
     assert len(rows(server)) == 2
@@ -77,7 +78,7 @@ def test_hang_ups_again_and_again_leave_nothing_behind(fleet, loads: Loads) -> N
     before = descriptors(master)
     for _ in range(5):
         hang_up()
-    until(lambda: descriptors(master) == before, f"{before} descriptors again")
+    until(lambda: descriptors(master) <= before, f"{before} descriptors again")
     assert set(children(master)) == ready_pids(server)
     assert len(rows(server)) == 2
     assert loads.none_asked
