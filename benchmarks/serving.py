@@ -27,14 +27,10 @@ UVICORN = ("-k", "uvicorn.workers.UvicornWorker")
 GTHREAD = ("-k", "gthread", "--threads", "2")
 
 _LOG_IN = """
-from importlib import import_module
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-store = import_module("django.contrib.sessions.backends.db").SessionStore()
-store[SESSION_KEY] = str(admin.pk)
-store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-store[HASH_SESSION_KEY] = admin.get_session_auth_hash()
-store.save()
-print(store.session_key)
+from django.test import Client
+client = Client()
+client.force_login(admin)
+print(client.cookies["sessionid"].value)
 """
 _MIGRATE = """
 import django

@@ -23,18 +23,14 @@ OTHERS = "FROM pg_stat_activity WHERE datname = 'product'"
 PREPARE = """
 import django
 django.setup()
-from importlib import import_module
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.core.management import call_command
+from django.test import Client
 from apps.accounts.models import User
 call_command("migrate", verbosity=0)
 user = User.objects.create_user("somebody@example.org", "only for tests")
-store = import_module("django.contrib.sessions.backends.db").SessionStore()
-store[SESSION_KEY] = str(user.pk)
-store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-store[HASH_SESSION_KEY] = user.get_session_auth_hash()
-store.save()
-print(store.session_key)
+client = Client()
+client.force_login(user)
+print(client.cookies["sessionid"].value)
 """
 
 
