@@ -38,6 +38,7 @@ hooks = Hooks(
         on_crash_loop=_env.on_crash_loop,
         worker_rss_limit_mib=_env.worker_rss_limit_mib,
         loop_lag_warn_s=_env.loop_lag_warn_s,
+        pin_workers=_env.pin_workers,
     )
 )
 on_starting = hooks.on_starting

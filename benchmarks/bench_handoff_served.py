@@ -8,7 +8,7 @@ import statistics
 from contextlib import AbstractContextManager
 from functools import partial
 
-from harness import Options, alternate, options, publish, ratio
+from harness import APPS, Options, alternate, options, publish, ratio
 from serving import (
     CONNECTIONS,
     FAIR,
@@ -28,6 +28,7 @@ WAYS = {
     "stock": gunicorn("usual_servers:stock", *UVICORN),
     "ours": gunicorn("usual_servers:ours", *UVICORN),
     "wsgi": gunicorn("usual_servers:wsgi", *GTHREAD),
+    "pinned": gunicorn("usual_servers:gated", *UVICORN, conf=APPS / "pinned_conf.py"),
 }
 TRIVIAL, REAL = "≥ 3 ×; ≥ 1.0 ×", "≥ 2 ×; ≥ 1.0 ×"
 Paths = tuple[tuple[str, str, str], ...]
@@ -59,14 +60,19 @@ def rows_of(
                 lambda server=running[name], path=path: loaded(server, path, site).requests_s
                 for name in WAYS
             ]
-            stock, ours, wsgi = alternate(found.rounds, ways)
+            stock, ours, wsgi, pinned = alternate(found.rounds, ways)
             rows.append(
                 (
                     what,
                     database,
-                    *(f"{statistics.median(values):,.0f}/s" for values in (stock, ours, wsgi)),
+                    *(
+                        f"{statistics.median(values):,.0f}/s"
+                        for values in (stock, ours, wsgi, pinned)
+                    ),
                     f"{ratio(ours, stock):.1f} ×",
                     f"{ratio(ours, wsgi):.2f} ×",
+                    f"{ratio(pinned, stock):.1f} ×",
+                    f"{ratio(pinned, wsgi):.2f} ×",
                     bar,
                 )
             )
@@ -91,6 +97,7 @@ def main() -> None:
         title="Hand-off, served",
         how="Gunicorn, two workers each; WSGI: gthread with two threads a worker. The same "
         "settings for all three; the database runs on the same cores. "
+        "Pinned: ours with the gate, the fleet and PIN_WORKERS=1. "
         f"{CONNECTIONS} kept connections for {SECONDS:g} s; {FAIR}.",
         head=(
             "request",
@@ -98,8 +105,11 @@ def main() -> None:
             "stock ASGI",
             "ours",
             "gthread WSGI",
+            "pinned",
             "over stock",
             "over WSGI",
+            "pinned over stock",
+            "pinned over WSGI",
             "bar",
         ),
         rows=rows,

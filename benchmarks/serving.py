@@ -190,11 +190,11 @@ def served(
         yield running
 
 
-def gunicorn(application: str, *worker: str) -> tuple[str, ...]:
+def gunicorn(application: str, *worker: str, conf: Path = Path("/dev/null")) -> tuple[str, ...]:
     """Arguments of Gunicorn with two workers."""
     address = "127.0.0.1:{port}"
     options = ("-w", "2", *worker, "-b", address, "--keep-alive", "75", "--log-level", "critical")
-    return ("gunicorn", "-c", "/dev/null", *options, application)
+    return ("gunicorn", "-c", str(conf), *options, application)
 
 
 def loaded(server: Running, path: str, site: Site, *, connections: int = CONNECTIONS) -> Load:

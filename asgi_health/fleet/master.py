@@ -15,6 +15,7 @@ from asgi_health.fleet.config import FleetConfig
 from asgi_health.fleet.endings import Ending, Endings, death_kind
 from asgi_health.fleet.handover import Handover
 from asgi_health.fleet.masterboard import Masterboard, Stage
+from asgi_health.fleet.pinning import choose_core, pin_to
 from asgi_health.fleet.scoreboard import ROWS, is_alive
 from asgi_health.fleet.seat import Seat, judge_instance, new_row
 
@@ -25,11 +26,12 @@ _log = logging.getLogger("asgi_health.fleet")
 
 @dataclass(slots=True)
 class _Place:
-    """Where a worker sits, and when it began its work."""
+    """Where a worker sits, when it began its work, and on which core (None: on any)."""
 
     index: int
     delay_s: float
     started_s: float
+    core: int | None
 
 
 class Master:
@@ -61,7 +63,8 @@ class Master:
         """Before a worker is forked: a row, so that its elders know that it comes."""
         delay_s = self._brake.delay_s()
         index = self._free_index()
-        self._places[generation] = _Place(index, delay_s, time.monotonic() + delay_s)
+        core = self._choose_core()
+        self._places[generation] = _Place(index, delay_s, time.monotonic() + delay_s, core)
         if delay_s:
             _log.warning("the next worker waits %.1f s: others have crashed", delay_s)
         self._tell()
@@ -71,6 +74,12 @@ class Master:
         """In the forked worker: its place."""
         place = self._places[generation]
         return Seat(self.board, index=place.index, delay_s=place.delay_s)
+
+    def pin(self, generation: int) -> None:
+        """In the forked worker: to its core, if workers are pinned."""
+        place = self._places.get(generation)
+        if place is not None and place.core is not None:
+            pin_to(place.core)
 
     def watch(self, pids: Iterable[int]) -> list[Ending]:
         """A child has ended: see which and how, before anybody reaps it.
@@ -136,6 +145,11 @@ class Master:
             "endings": [ending.as_json() for ending in self.endings.recent],
         }
         self.board.tell(notice)
+
+    def _choose_core(self) -> int | None:
+        if not self.board.config.pin_workers:
+            return None
+        return choose_core(place.core for place in self._places.values())
 
     def _free_index(self) -> int:
         """A row that nobody has; the last one is shared when there are more workers than rows."""

@@ -11,6 +11,7 @@ django.setup(set_prefix=False)
 from django.core.asgi import get_asgi_application as get_stock_application  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
+from asgi_health import HealthGate  # noqa: E402
 from asgi_health.adapters.django import get_asgi_application, pacing  # noqa: E402
 
 if os.environ.get("BENCH_FIXED_PACE"):  # as many threads at once as there may be, whatever they do
@@ -19,3 +20,4 @@ if os.environ.get("BENCH_FIXED_PACE"):  # as many threads at once as there may b
 stock = get_stock_application()
 ours = get_asgi_application()
 wsgi = get_wsgi_application()
+gated = HealthGate("usual_servers:ours")  # the hooks of the fleet serve nothing else

@@ -70,6 +70,7 @@ class Env:
     on_crash_loop: Literal["serve", "exit"]
     worker_rss_limit_mib: int
     loop_lag_warn_s: float
+    pin_workers: bool
     handoff: str
     handoff_threads: int
     forwarded_allow_ips: tuple[str, ...]
@@ -124,6 +125,7 @@ class Env:
             on_crash_loop="exit" if reader.text("ON_CRASH_LOOP") == "exit" else "serve",
             worker_rss_limit_mib=reader.integer("WORKER_RSS_LIMIT_MIB"),
             loop_lag_warn_s=reader.seconds("LOOP_LAG_WARN_S"),
+            pin_workers=reader.flag("PIN_WORKERS"),
             handoff=reader.text("HANDOFF"),
             handoff_threads=reader.integer("HANDOFF_THREADS"),
             forwarded_allow_ips=_proxies(reader, platform),

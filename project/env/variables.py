@@ -293,6 +293,13 @@ VARIABLES: Final = (
         help="A loop that is blocked for longer has its stack logged. 0: never.",
     ),
     Variable(
+        name="PIN_WORKERS",
+        kind="flag",
+        section=_SERVER,
+        default="0",
+        help="Keep each worker on one core: for machines whose cores are this service's alone.",
+    ),
+    Variable(
         name="FORWARDED_ALLOW_IPS",
         kind="list",
         section=_SERVER,

@@ -20,6 +20,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (config.warm_boot, config.drain_s, config.ready_workers_min) == (True, 0.0, 1)
     assert (config.crash_window_s, config.crash_limit, config.on_crash_loop) == (60.0, 5, "serve")
     assert (config.worker_rss_limit_mib, config.loop_lag_warn_s) == (0, 1.0)
+    assert config.pin_workers is False
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,7 @@ def test_the_environment_gives_every_documented_value() -> None:
             "ON_CRASH_LOOP": "exit",
             "WORKER_RSS_LIMIT_MIB": "512",
             "LOOP_LAG_WARN_S": "0",
+            "PIN_WORKERS": "1",
             "UNRELATED": "x",
         }
     )
@@ -82,6 +84,7 @@ def test_the_environment_gives_every_documented_value() -> None:
         on_crash_loop="exit",
         worker_rss_limit_mib=512,
         loop_lag_warn_s=0,
+        pin_workers=True,
     )
 
 

@@ -62,11 +62,12 @@ class Worker:
     def _work(self, reading: int, say: Say) -> None:
         os.close(self._writing)
         seat = self.master.seat(self.generation)
+        actions = ACTIONS | {"pin": lambda _seat: self.master.pin(self.generation)}
         say([seat.joins_quietly])
         with os.fdopen(reading) as orders:
             for order in orders:
                 name, *arguments = json.loads(order)
-                action = ACTIONS.get(name) or (lambda seat, *a, n=name: getattr(seat, n)(*a))
+                action = actions.get(name) or (lambda seat, *a, n=name: getattr(seat, n)(*a))
                 say([action(seat, *arguments)])
 
     def ask(self, name: str, *arguments: Any) -> Any:

@@ -48,7 +48,7 @@ def test_the_defaults_are_those_of_the_product_in_production() -> None:
     )  # fmt: skip
     assert (env.drain_s, env.warm_boot, env.ready_workers_min) == (5, True, 1)
     assert (env.crash_window_s, env.crash_limit, env.on_crash_loop) == (60, 5, "serve")
-    assert (env.worker_rss_limit_mib, env.loop_lag_warn_s) == (0, 1)
+    assert (env.worker_rss_limit_mib, env.loop_lag_warn_s, env.pin_workers) == (0, 1, False)
     assert env.health_token is None
     assert env.forwarded_allow_ips == ("127.0.0.1", "::1")
 
@@ -84,6 +84,7 @@ CHANGES = {
     "ON_CRASH_LOOP": "exit",
     "WORKER_RSS_LIMIT_MIB": "512",
     "LOOP_LAG_WARN_S": "0",
+    "PIN_WORKERS": "1",
     "FORWARDED_ALLOW_IPS": "10.1.2.3",
     "HANDOFF": "stock",
     "HANDOFF_THREADS": "8",

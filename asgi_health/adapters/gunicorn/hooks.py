@@ -94,9 +94,11 @@ class Hooks:
             _Process.master.board.others_serve = _is_upgrade()
             _Process.master.reserve(worker.age)
 
-    def post_fork(self, _server: Any, _worker: Any) -> None:
+    def post_fork(self, _server: Any, worker: Any) -> None:
         """In the worker: what belongs to the master's process is the master's."""
         Alarm.forget()
+        if _Process.master is not None:
+            _Process.master.pin(worker.age)
         if _Process.drain is not None:
             _Process.drain.keep_for_worker()
 
