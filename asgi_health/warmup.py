@@ -7,7 +7,10 @@ from typing import Any
 from asgi_health.errors import ConfigurationError, WarmupFailed
 from asgi_health.types import App, Headers, Message, Scope
 
-__all__ = ["Warmup", "send_warmup"]
+__all__ = ["WARMUP_EXTENSION", "Warmup", "send_warmup"]
+
+WARMUP_EXTENSION = "asgi_health.warmup"
+"""In the `extensions` of its scope, so that nobody takes it for a user's request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ def _scope(warmup: Warmup, state: dict[str, Any] | None) -> Scope:
         "headers": [*headers, *warmup.headers],
         "client": ("127.0.0.1", 0),
         "server": (warmup.host, 443 if warmup.scheme == "https" else 80),
+        "extensions": {WARMUP_EXTENSION: {}},
     }
     if state is not None:
         scope["state"] = state.copy()

@@ -8,7 +8,12 @@ from asgi_health.adapters.django.loader import (
     warmup_for,
 )
 from asgi_health.boot import step
+from project.access_log import AccessLog
+from project.edge import Edge
 from project.env import current
+from project.peers import Peers
+from project.security_headers import security_headers
+from project.worker_life import WorkerLife
 
 __all__ = ["load"]
 
@@ -25,17 +30,22 @@ def load() -> LoadedApp:
     env = current()
     django = load_django("project.settings", handoff=env.handoff, threads=env.handoff_threads)
     with step("static files"):
-        from project.static_files import with_static_files  # noqa: PLC0415 - needs Django's settings
+        from project.static_files import ROUTES, with_static_files  # noqa: PLC0415 - needs Django's settings
 
-        app = with_static_files(django)
-    # Django's handler has neither lifespan nor WebSockets. The ping passes every middleware and
-    # needs no dependency.
+        served = with_static_files(django)
+    edge = Edge(
+        served,
+        peers=Peers(env.forwarded_allow_ips, address_header=env.client_address_header),
+        access_log=AccessLog(lines_per_s=env.access_log_lines_per_s),
+        headers=security_headers(env),
+        folders=ROUTES,
+    )
+    # The ping passes every middleware and needs no dependency.
     warmup = warmup_for("/api/ping", statuses=frozenset({200}))
     return LoadedApp(
-        app,
-        lifespan=False,
+        WorkerLife(edge, []),
         warmup=warmup,
-        websocket=False,
+        websocket=False,  # Django's handler has none
         before_fork=close_connections,
         details=handoff_details(django),
     )

@@ -2,20 +2,26 @@
 
 Set up before Django is imported, so that a failed boot is logged like everything else. The console
 handlers of Uvicorn and Gunicorn are replaced; their levels, and log files that somebody asked for,
-stay as they are.
+stay as they are. Lines of a request carry its id, and no line carries a secret.
 """
 
 import json
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from types import TracebackType
+from typing import Any, Final, TextIO
 
+from project.context import current_request
 from project.env import Env
+from project.flood import Flood
+from project.redaction import Redactor
 
 __all__ = ["JsonFormatter", "TextFormatter", "configure", "gunicorn_config"]
 
+_LINES_OF_A_KIND_PER_S: Final = 20
 _SERVER_LOGGERS: Final = ("uvicorn", "uvicorn.error", "gunicorn.error")
 _STANDARD: Final = frozenset(
     (*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message")
@@ -23,42 +29,62 @@ _STANDARD: Final = frozenset(
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `message`, `level`, `timestamp`, `logger`, `static`, extra fields.
+    """One JSON object a line: `message`, `level`, `timestamp`, `logger`, `worker`, extra fields.
 
-    Fields that the caller gave with `extra` stand at the top level; none of them replaces one of
-    ours. What JSON cannot express is written as its `str`.
+    A line of a request has its `request_id` and, with a trace, its `trace_id`. Fields that the
+    caller gave with `extra` stand at the top level; none of them replaces one of ours. What JSON
+    cannot express is written as its `str`.
+
+    Args:
+        redactor: what every text passes.
+        static: fields of every line.
     """
 
-    def __init__(self, *, static: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, redactor: Redactor | None = None, *, static: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
+        self._redactor = redactor or Redactor()
         self._static = dict(static or {})
 
     def format(self, record: logging.LogRecord) -> str:
+        redactor = self._redactor
         fields: dict[str, object] = {
-            "message": record.getMessage(),
+            "message": redactor.text(record.getMessage()),
             "level": record.levelname.lower(),
             "timestamp": _moment(record).isoformat(timespec="milliseconds"),
             "logger": record.name,
+            **_of_request(),
+            "worker": record.process,
             **self._static,
         }
         for name, value in _extra(record).items():
-            fields.setdefault(name, value)
+            if name not in fields:
+                fields[name] = redactor.field(name, value)
         if trace := _trace(self, record):
-            fields["exception"] = trace
-        line = json.dumps(fields, ensure_ascii=False, default=str)
+            fields["exception"] = redactor.text(trace)
+        line = json.dumps(fields, ensure_ascii=False)
         # A lone surrogate (undecodable bytes of a request) would make the stream raise.
         return line.encode("utf-8", "backslashreplace").decode()
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger and message, then the extra fields and the traceback."""
+    """Time, level, logger and message, then the request, the extra fields and the traceback."""
+
+    def __init__(self, redactor: Redactor | None = None) -> None:
+        super().__init__()
+        self._redactor = redactor or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
+        redactor = self._redactor
         # UTC: the local zone changes while Django's settings load.
         moment = _moment(record).strftime("%H:%M:%SZ")
-        line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}"
-        extra = " ".join(f"{name}={value!r}" for name, value in _extra(record).items())
-        parts = (f"{line}  {extra}" if extra else line, _trace(self, record))
+        line = f"{moment} {record.levelname:<7} {record.name}: {redactor.text(record.getMessage())}"
+        fields = _of_request() | {
+            name: redactor.field(name, value) for name, value in _extra(record).items()
+        }
+        extra = " ".join(f"{name}={value!r}" for name, value in fields.items())
+        parts = (f"{line}  {extra}" if extra else line, redactor.text(_trace(self, record)))
         text = "\n".join(part for part in parts if part)
         return text.encode("utf-8", "backslashreplace").decode()
 
@@ -68,6 +94,7 @@ def configure(env: Env, *, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(env, terminal=stream.isatty()))
+    handler.addFilter(Flood(lines_per_s=_LINES_OF_A_KIND_PER_S))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(env.log_level.upper())
@@ -80,7 +107,12 @@ def configure(env: Env, *, stream: TextIO | None = None) -> None:
     for access in logging.getLogger("uvicorn.access").handlers:
         # Still on only where the server was told so; its lines take our form.
         access.setFormatter(handler.formatter)
+    # Of what a client did wrong the access line tells all; of what we did, the traceback is here.
+    logging.getLogger("django.request").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
 
 
 def gunicorn_config(env: Env) -> dict[str, object]:
@@ -103,10 +135,27 @@ def gunicorn_config(env: Env) -> dict[str, object]:
 
 
 def _formatter(env: Env, *, terminal: bool) -> logging.Formatter:
+    redactor = Redactor(_known_secrets(env))
     if env.log_format == "text" or (env.log_format == "auto" and terminal):
-        return TextFormatter()
+        return TextFormatter(redactor)
     named = {"release": env.release, "instance": env.instance}
-    return JsonFormatter(static={name: value for name, value in named.items() if value})
+    static = {name: value for name, value in named.items() if value}
+    return JsonFormatter(redactor, static=static)
+
+
+def _known_secrets(env: Env) -> list[str]:
+    secrets = (env.secret_key, *env.secret_key_fallbacks, env.health_token, env.database.password)
+    return [secret for secret in secrets if secret]
+
+
+def _of_request() -> dict[str, object]:
+    """What every line of a request says; nothing outside of requests."""
+    request = current_request.get()
+    if request is None:
+        return {}
+    if request.trace_id is None:
+        return {"request_id": request.request_id}
+    return {"request_id": request.request_id, "trace_id": request.trace_id}
 
 
 def _moment(record: logging.LogRecord) -> datetime:
@@ -130,3 +179,38 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 def _is_console(handler: logging.Handler) -> bool:
     return type(handler) is logging.StreamHandler
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, Exception):  # somebody presses Ctrl+C
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("python").critical(
+        "uncaught: %s", kind.__name__, exc_info=(kind, error, trace)
+    )
+
+
+def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is None or found.exc_type is SystemExit:
+        return
+    name = None if found.thread is None else found.thread.name
+    logging.getLogger("python").error(
+        "uncaught in a thread: %s",
+        found.exc_type.__name__,
+        exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
+        extra={"thread_name": name},
+    )
+
+
+def _log_unraisable(found: Any) -> None:
+    kind = found.exc_type.__name__
+    where = found.err_msg or "exception ignored in"
+    logging.getLogger("python").error(
+        "%s %r: %s",
+        where,
+        found.object,
+        kind,
+        exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
+    )

@@ -33,7 +33,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "corsheaders.middleware.CorsMiddleware",  # first: errors of the others carry the headers too
+    "project.middleware.note_request",
+    "corsheaders.middleware.CorsMiddleware",  # so early that errors of the others carry the headers
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",

@@ -12,7 +12,10 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.files.storage import FileSystemStorage
 from servestatic import ServeStaticASGI
 
-__all__ = ["with_static_files"]
+__all__ = ["ROUTES", "with_static_files"]
+
+ROUTES: Final = {settings.STATIC_URL: f"{settings.STATIC_URL}{{file}}"}
+"""How requests for static files are called in logs and figures, by the start of their path."""
 
 _MAX_AGE_S: Final = 300
 """Names carry no hash: a browser asks again after this time, and mostly gets a 304."""

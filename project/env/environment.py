@@ -74,10 +74,12 @@ class Env:
     handoff: str
     handoff_threads: int
     forwarded_allow_ips: tuple[str, ...]
+    client_address_header: str
     release: str | None
     instance: str | None
     log_level: str
     log_format: str
+    access_log_lines_per_s: int
     problems: tuple[str, ...] = ()
 
     @classmethod
@@ -129,10 +131,12 @@ class Env:
             handoff=reader.text("HANDOFF"),
             handoff_threads=reader.integer("HANDOFF_THREADS"),
             forwarded_allow_ips=_proxies(reader, platform),
+            client_address_header=_address_header(reader, platform),
             release=reader.text("RELEASE") or None,
             instance=reader.text("INSTANCE") or None,
             log_level=reader.text("LOG_LEVEL"),
             log_format=reader.text("LOG_FORMAT"),
+            access_log_lines_per_s=reader.integer("ACCESS_LOG_LINES_PER_S"),
             problems=reader.finish(),
         )
 
@@ -217,6 +221,13 @@ def _proxies(reader: Reader, platform: Platform) -> tuple[str, ...]:
     problems = rules.proxy_problems("FORWARDED_ALLOW_IPS", named)
     reader.problems.extend(problems)
     return tuple(platform.proxies.split(",")) if problems else named
+
+
+def _address_header(reader: Reader, platform: Platform) -> str:
+    named = reader.text("CLIENT_ADDRESS_HEADER") or platform.address_header
+    problems = rules.header_problems("CLIENT_ADDRESS_HEADER", named)
+    reader.problems.extend(problems)
+    return "" if problems else named.lower()
 
 
 def _database(reader: Reader) -> Database:

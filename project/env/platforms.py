@@ -14,6 +14,7 @@ class Platform:
     name: str
     marker: str
     proxies: str
+    address_header: str = ""
     hold_s: str = "55"
     graceful_s: str = "25"
     drain_s: str = "5"
@@ -21,7 +22,13 @@ class Platform:
 
 _PRIVATE: Final = "10.0.0.0/8,172.16.0.0/12,fd00::/8"
 _PLATFORMS: Final = (
-    Platform(name="Railway", marker="RAILWAY_", proxies="100.64.0.0/10", drain_s="2"),
+    Platform(
+        name="Railway",
+        marker="RAILWAY_",
+        proxies="100.64.0.0/10",
+        address_header="X-Real-IP",
+        drain_s="2",
+    ),
     Platform(
         name="Heroku",
         marker="DYNO",
@@ -31,7 +38,7 @@ _PLATFORMS: Final = (
         drain_s="3",
     ),
     Platform(name="Render", marker="RENDER_", proxies=_PRIVATE, drain_s="0"),
-    Platform(name="Fly", marker="FLY_", proxies=_PRIVATE),
+    Platform(name="Fly", marker="FLY_", proxies=_PRIVATE, address_header="Fly-Client-IP"),
 )
 _ANYWHERE: Final = Platform(name="", marker="", proxies="127.0.0.1,::1")
 

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["host_problems", "key_problems", "origin_problems", "proxy_problems", "token_problems"]
+__all__ = [
+    "header_problems",
+    "host_problems",
+    "key_problems",
+    "origin_problems",
+    "proxy_problems",
+    "token_problems",
+]
 
 _KEY_LENGTH_MIN: Final = 50
 _KEY_DISTINCT_MIN: Final = 10
@@ -71,6 +78,13 @@ def _is_host(host: str) -> bool:
     if host.startswith("[") and host.endswith("]"):
         return ":" in host
     return host.isascii() and all(letter.isalnum() or letter in ".-_" for letter in host)
+
+
+def header_problems(name: str, header: str) -> list[str]:
+    """Judge the name of a header; an empty one is none."""
+    if all(letter.isascii() and (letter.isalnum() or letter in "-_") for letter in header):
+        return []
+    return [f"{name} is {header!r}. Allowed: the name of a header, such as X-Real-IP."]
 
 
 def origin_problems(name: str, origins: Iterable[str]) -> list[str]:

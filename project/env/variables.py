@@ -307,6 +307,13 @@ VARIABLES: Final = (
         help="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed.",
     ),
     Variable(
+        name="CLIENT_ADDRESS_HEADER",
+        kind="text",
+        section=_SERVER,
+        default_note="X-Real-IP on Railway, Fly-Client-IP on Fly",
+        help="The header in which those proxies name the client, if X-Forwarded-For is not it.",
+    ),
+    Variable(
         name="RELEASE",
         kind="text",
         section=_LOGS,
@@ -341,6 +348,14 @@ VARIABLES: Final = (
         default="auto",
         choices=("auto", "json", "text"),
         help="json: one object a line. text: for people. auto: text on a terminal, else json.",
+    ),
+    Variable(
+        name="ACCESS_LOG_LINES_PER_S",
+        kind="integer",
+        section=_LOGS,
+        default="100",
+        maximum=100_000,
+        help="Access lines of each worker: at most so many a second, of failures as many again.",
     ),
     Variable(
         name="ENV_FILE",

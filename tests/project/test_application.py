@@ -1,15 +1,20 @@
 """What is loaded behind the gate: static files, Django, and a warm-up that passes."""
 
+import logging
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.staticfiles import finders
+from django.test import AsyncClient
 
+from apps.accounts.models import User
 from asgi_health import LoadedApp
 from asgi_health.warmup import send_warmup
 from project import django_app
 from project.env import Env, InvalidEnvironment
+from project.security_headers import security_headers
 from project.static_files import with_static_files
 
 
@@ -138,3 +143,70 @@ async def test_of_two_files_with_one_name_django_and_we_take_the_same(settings, 
 
     assert (top.text, below.text) == ("first", "third")
     assert found == str(tmp_path / "first" / "page.css")
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/", "/"),
+        ("/api/ping", "/api/ping"),
+        ("/api/ping/", "/api/ping/"),
+        ("/admin/login/", "/admin/login/"),
+        ("/static/pages/page.css", "/static/{file}"),
+        ("/nothing/here", "unmatched"),
+        ("/static", "unmatched"),
+    ],
+)
+async def test_the_log_names_the_route_of_each_request(
+    client: httpx.AsyncClient, path: str, route: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "project.access")
+
+    answer = await client.get(path)
+
+    [line] = [vars(record) for record in caplog.records if record.name == "project.access"]
+    assert (line["route"], line["status"]) == (route, answer.status_code)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_log_names_who_is_logged_in_and_looks_nobody_up(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "project.access")
+    user = await sync_to_async(User.objects.create_user)("a@example.org", "only for tests")
+    session = AsyncClient()
+    await session.aforce_login(user)
+    client.cookies["sessionid"] = session.cookies["sessionid"].value
+
+    await client.get("/api/projects")
+    await client.get("/api/ping")
+
+    lines = [vars(record) for record in caplog.records if record.name == "project.access"]
+    assert [(line["route"], line.get("user_id")) for line in lines] == [
+        ("/api/projects", user.pk),
+        ("/api/ping", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/ping", "/admin/login/", "/static/pages/page.css", "/x"]
+)
+async def test_every_answer_protects_the_browser(client: httpx.AsyncClient, path: str) -> None:
+    headers = (await client.get(path)).headers
+
+    assert headers["content-security-policy"].startswith("default-src ")
+    assert "camera=()" in headers["permissions-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "same-origin"
+    assert len(headers["x-request-id"]) > 16
+
+
+def test_only_a_site_on_https_says_that_it_stays_there() -> None:
+    secure = {"ENV_FILE": "/dev/null", "SECRET_KEY": "x", "HSTS_S": "60"}
+    plain = secure | {"HTTPS_ONLY": "0"}
+
+    found = security_headers(Env.read(secure))["Strict-Transport-Security"]
+    assert found == "max-age=60; includeSubDomains; preload"
+    assert "Strict-Transport-Security" not in security_headers(Env.read(plain))
+    assert "Strict-Transport-Security" not in security_headers(Env.read(secure | {"HSTS_S": "0"}))

@@ -6,7 +6,15 @@ import sys
 
 from project.env import ROOT
 
-OURS = {"project", "project.asgi", "project.cors", "project.logs"}
+OURS = {
+    "project",
+    "project.asgi",
+    "project.context",
+    "project.cors",
+    "project.flood",
+    "project.logs",
+    "project.redaction",
+}
 SLOW = {"argparse", "email", "http", "multiprocessing", "sqlite3", "unittest", "xml", "zoneinfo"}
 """Of the standard library, but nothing that an entry point needs."""
 

@@ -86,12 +86,14 @@ CHANGES = {
     "LOOP_LAG_WARN_S": "0",
     "PIN_WORKERS": "1",
     "FORWARDED_ALLOW_IPS": "10.1.2.3",
+    "CLIENT_ADDRESS_HEADER": "X-Real-IP",
     "HANDOFF": "stock",
     "HANDOFF_THREADS": "8",
     "RELEASE": "abc123",
     "INSTANCE": "replica-1",
     "LOG_LEVEL": "debug",
     "LOG_FORMAT": "json",
+    "ACCESS_LOG_LINES_PER_S": "0",
     "ENV_FILE": "/there/is/no/such/file",
 }
 
@@ -276,6 +278,7 @@ def test_a_short_health_token_is_refused_in_every_mode(debug: str) -> None:
         ("CRASH_WINDOW_S", "0"), ("CRASH_LIMIT", "1"), ("ON_CRASH_LOOP", "panic"),
         ("WORKER_RSS_LIMIT_MIB", "-1"), ("LOOP_LAG_WARN_S", "nan"),
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"), ("FORWARDED_ALLOW_IPS", "proxy"),
+        ("CLIENT_ADDRESS_HEADER", "X Real IP"), ("ACCESS_LOG_LINES_PER_S", "-1"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_a_problem(name: str, value: str) -> None:

@@ -3,6 +3,9 @@
 import io
 import json
 import logging
+import os
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from project import logs
+from project.context import RequestContext, current_request
 from project.env import Env
 from project.logs import JsonFormatter, TextFormatter
 
@@ -29,7 +33,9 @@ def _loggers_as_before() -> Iterator[None]:
         (logger, list(logger.handlers), logger.level, logger.propagate)
         for logger in map(logging.getLogger, LOGGERS)
     ]
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     logging.captureWarnings(capture=False)
     for logger, handlers, level, propagate in saved:
         logger.handlers, logger.level, logger.propagate = handlers, level, propagate
@@ -53,7 +59,7 @@ def test_a_line_holds_message_level_time_logger_and_fields() -> None:
     assert line.pop("timestamp").endswith("+00:00")
     assert line == {
         "message": "saw 7", "level": "warning", "logger": "a.logger", "release": "f00",
-        "user_id": 3, "where": str(object),
+        "worker": os.getpid(), "user_id": 3, "where": str(object),
     }  # fmt: skip
 
 
@@ -83,7 +89,7 @@ def test_any_text_gives_one_line_that_a_utf8_stream_takes(message: str, value: s
 
     assert len(text.encode().split(b"\n")) == 1
     line = json.loads(text)
-    assert set(line) == {"message", "level", "timestamp", "logger", "field"}
+    assert set(line) == {"message", "level", "timestamp", "logger", "worker", "field"}
 
 
 def test_machines_get_json_and_people_get_text() -> None:
@@ -180,3 +186,87 @@ def test_python_warnings_become_lines() -> None:
         logging.captureWarnings(capture=False)
 
     assert "old thing" in json.loads(stream.getvalue())["message"]
+
+
+@pytest.fixture
+def request_context() -> Iterator[RequestContext]:
+    context = RequestContext("id-of-the-request")
+    token = current_request.set(context)
+    yield context
+    current_request.reset(token)
+
+
+def test_a_line_of_a_request_carries_its_id_and_its_trace(
+    request_context: RequestContext,
+) -> None:
+    before = json.loads(JsonFormatter().format(record("x", request_id="lie")))
+    request_context.trace_id = "0af7651916cd43dd8448eb211c80319c"
+    traced = json.loads(JsonFormatter().format(record("x")))
+
+    assert before["request_id"] == traced["request_id"] == "id-of-the-request"
+    assert "trace_id" not in before
+    assert traced["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert "request_id='id-of-the-request'" in TextFormatter().format(record("x"))
+
+
+def test_a_line_outside_of_requests_carries_none() -> None:
+    assert "request_id" not in json.loads(JsonFormatter().format(record("x")))
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_no_secret_is_in_any_part_of_a_line(log_format: str) -> None:
+    stream, token = io.StringIO(), "t0ken-of-thirty-two-characters-or-more"
+    known = {"HEALTH_TOKEN": token, "DATABASE_URL": "postgresql://me:pa55-phrase@db/x"}
+    logs.configure(env(LOG_FORMAT=log_format, **known), stream=stream)
+    logger = logging.getLogger("somebody")
+
+    logger.warning("asked for /x?token=%s with %s", "sekret-1", token)
+    logger.warning("fields", extra={"password": "sekret-2", "headers": {"cookie": "sekret-3"}})
+    try:
+        int("postgresql://me:sekret-4@db and pa55-phrase")
+    except ValueError:
+        logger.exception("failed")
+
+    text = stream.getvalue()
+    assert "sekret" not in text
+    assert token not in text
+    assert "pa55-phrase" not in text
+    assert text.count("[redacted]") >= 6
+
+
+def test_an_exception_that_nobody_catches_is_a_line_like_all_others() -> None:
+    stream = io.StringIO()
+    logs.configure(env(), stream=stream)
+
+    def fail() -> None:
+        raise ValueError("nobody catches this")
+
+    thread = threading.Thread(target=fail, name="somebodys thread")
+    thread.start()
+    thread.join()
+    try:
+        fail()
+    except ValueError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+    class Broken:
+        def __del__(self) -> None:
+            fail()
+
+    Broken()
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["logger"] for line in lines] == ["python"] * 3
+    assert [line["level"] for line in lines] == ["error", "critical", "error"]
+    assert all("nobody catches this" in line["exception"] for line in lines)
+    assert lines[0]["thread_name"] == "somebodys thread"
+
+
+def test_who_presses_ctrl_c_sees_what_python_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    logs.configure(env(), stream=stream)
+
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    assert stream.getvalue() == ""
+    assert "KeyboardInterrupt" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""A line that comes again and again is written only so often: one fault must not hide all others.
+
+Platforms drop what is too much (Railway: 500 lines a second), and not the least important first.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+__all__ = ["Flood"]
+
+_KINDS_MAX = 1000
+_OWN_QUOTA = "project.access"
+
+
+class Flood(logging.Filter):
+    """Lets at most so many lines of one kind pass in a second; the next one says how many did not.
+
+    Of one kind are lines of one logger and level with the same message before its arguments.
+    Critical lines always pass, and those of `project.access`, which has a limit of its own.
+
+    Args:
+        lines_per_s: of one kind.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, lines_per_s: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._per_s, self._clock = lines_per_s, clock
+        self._second = -1
+        self._passed: dict[tuple[str, int, str], int] = {}
+        self._skipped: dict[tuple[str, int, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.CRITICAL or record.name == _OWN_QUOTA:
+            return True
+        second, kind = int(self._clock()), (record.name, record.levelno, str(record.msg))
+        if second != self._second:
+            self._second, self._passed = second, {}
+            if len(self._skipped) > _KINDS_MAX:  # each is another text, so that none comes again
+                self._skipped = {}
+        count = self._passed[kind] = self._passed.get(kind, 0) + 1
+        if count > self._per_s:
+            self._skipped[kind] = self._skipped.get(kind, 0) + 1
+            return False
+        if skipped := self._skipped.pop(kind, 0):
+            record.skipped = skipped
+        return True

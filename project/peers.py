@@ -1,0 +1,61 @@
+"""Whom to believe what a request says of itself: its id, and the address of its client."""
+
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
+
+from asgi_health.types import Scope
+
+__all__ = ["Peers"]
+
+_REMEMBERED = 1024
+
+
+class Peers:
+    """The proxies in front of this service.
+
+    Args:
+        proxies: addresses and networks; `*` is everybody.
+        address_header: the header in which they name the client's address, in small letters; empty
+            where `X-Forwarded-For` is all there is, which the server has read already.
+    """
+
+    def __init__(self, proxies: tuple[str, ...], *, address_header: str = "") -> None:
+        self._believes_all = "*" in proxies
+        self._networks = tuple(ip_network(proxy) for proxy in proxies if proxy != "*")
+        self._header = address_header.encode("ascii")
+        self._is_proxy = lru_cache(_REMEMBERED)(self._find)
+
+    def believes(self, client: Any) -> bool:
+        """Whether a proxy of ours stands between this service and the client.
+
+        Args:
+            client: host and port, as in an ASGI scope. Uvicorn writes port 0 when it has taken the
+                host from a header of a trusted peer; no connection has that port.
+        """
+        if self._believes_all:
+            return True
+        return bool(client) and (client[1] == 0 or self._is_proxy(client[0]))
+
+    def client_of(self, scope: Scope) -> tuple[str, int] | None:
+        """The client that a trusted proxy names in its own header; None where there is none."""
+        if not self._header:
+            return None
+        named = [value for name, value in scope["headers"] if name == self._header]
+        if len(named) != 1 or not self.believes(scope.get("client")):
+            return None
+        try:
+            return str(ip_address(named[0].decode("ascii").strip())), 0
+        except ValueError:  # UnicodeDecodeError is one
+            return None
+
+    def _find(self, host: str) -> bool:
+        try:
+            address = ip_address(host)
+        except ValueError:  # a name, in tests
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(
+            address.version == network.version and address in network for network in self._networks
+        )

@@ -1,0 +1,75 @@
+"""Whom to believe: the proxies that are named, and nobody else."""
+
+import pytest
+
+from project.peers import Peers
+
+RAILWAY = Peers(("100.64.0.0/10", "10.1.2.3"), address_header="x-real-ip")
+
+
+def scope(client: tuple[str, int] | None, **headers: str) -> dict:
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"client": client, "headers": pairs}
+
+
+@pytest.mark.parametrize(
+    ("client", "believed"),
+    [
+        (("100.64.0.7", 4000), True),
+        (("100.127.255.255", 4000), True),
+        (("::ffff:100.64.0.7", 4000), True),
+        (("10.1.2.3", 4000), True),
+        (("203.0.113.9", 0), True),  # the server has taken it from a trusted peer's header
+        (("203.0.113.9", 4000), False),
+        (("10.1.2.4", 4000), False),
+        (("2001:db8::1", 4000), False),
+        (("::ffff:10.1.2.4", 4000), False),
+        (("testclient", 50000), False),
+        (None, False),
+    ],
+)
+def test_only_the_named_proxies_are_believed(
+    client: tuple[str, int] | None, *, believed: bool
+) -> None:
+    assert RAILWAY.believes(client) is believed
+
+
+def test_a_star_believes_everybody() -> None:
+    assert Peers(("*",)).believes(("203.0.113.9", 4000))
+    assert Peers(("*",)).believes(None)
+
+
+def test_a_proxy_in_ipv6_is_found() -> None:
+    assert Peers(("fd00::/8",)).believes(("fd12::1", 4000))
+    assert not Peers(("fd00::/8",)).believes(("fe80::1", 4000))
+
+
+def test_the_client_is_who_the_proxy_says_it_is() -> None:
+    found = RAILWAY.client_of(scope(("100.64.0.7", 4000), x_real_ip=" 203.0.113.9 "))
+    assert found == ("203.0.113.9", 0)
+
+
+@pytest.mark.parametrize(
+    ("client", "named"),
+    [
+        (("203.0.113.9", 4000), "198.51.100.1"),
+        (("100.64.0.7", 4000), "nobody"),
+        (("100.64.0.7", 4000), "198.51.100.1, 10.0.0.1"),
+        (("100.64.0.7", 4000), "é"),
+    ],
+)
+def test_a_name_that_is_not_believed_or_no_address_changes_nothing(
+    client: tuple[str, int], named: str
+) -> None:
+    assert RAILWAY.client_of(scope(client, x_real_ip=named)) is None
+
+
+def test_two_names_are_none() -> None:
+    twice = scope(("100.64.0.7", 4000), x_real_ip="198.51.100.1")
+    twice["headers"] *= 2
+    assert RAILWAY.client_of(twice) is None
+
+
+def test_without_a_header_of_its_own_the_platform_is_not_asked() -> None:
+    peers = Peers(("100.64.0.0/10",))
+    assert peers.client_of(scope(("100.64.0.7", 4000), x_real_ip="198.51.100.1")) is None
