@@ -104,9 +104,12 @@ def configure(env: Env, *, stream: TextIO | None = None) -> None:
         logger.handlers = [kept for kept in logger.handlers if not _is_console(kept)]
         logger.handlers.append(handler)
         logger.propagate = False
-    for access in logging.getLogger("uvicorn.access").handlers:
-        # Still on only where the server was told so; its lines take our form.
-        access.setFormatter(handler.formatter)
+    access = logging.getLogger("uvicorn.access")
+    # Uvicorn's own lines, probes among them, say again what ours do. Somebody's file stays.
+    access.handlers = [kept for kept in access.handlers if not _is_default_access(kept)]
+    for kept in access.handlers:
+        kept.setFormatter(handler.formatter)
+    access.propagate = False
     # Of what a client did wrong the access line tells all; of what we did, the traceback is here.
     logging.getLogger("django.request").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
@@ -175,6 +178,11 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
     return "\n".join(parts)
+
+
+def _is_default_access(handler: logging.Handler) -> bool:
+    """Whether Uvicorn has put it there by itself; under Gunicorn somebody has asked for it."""
+    return type(handler.formatter).__name__ == "AccessFormatter"
 
 
 def _is_console(handler: logging.Handler) -> bool:

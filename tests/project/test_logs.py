@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.logging import AccessFormatter
 
 from project import logs
 from project.context import RequestContext, current_request
@@ -163,6 +164,32 @@ def test_a_log_file_that_somebody_asked_for_stays(tmp_path) -> None:
     handler.close()
 
     assert file.read_text() == "kept\n"
+
+
+def test_uvicorns_own_access_lines_are_not_written_beside_ours() -> None:
+    stream, handler = io.StringIO(), logging.StreamHandler(io.StringIO())
+    handler.setFormatter(AccessFormatter())
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [handler], False
+
+    logs.configure(env(), stream=stream)
+    access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", "/livez", "1.1", 200)
+
+    assert (stream.getvalue(), handler.stream.getvalue()) == ("", "")
+
+
+def test_access_lines_of_a_server_that_was_told_to_write_them_take_our_form() -> None:
+    written = io.StringIO()
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [logging.StreamHandler(written)], False
+    access.setLevel(logging.INFO)
+
+    logs.configure(env(), stream=io.StringIO())
+    access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", "/x?token=abc", "1.1", 200)
+
+    assert json.loads(written.getvalue())["message"] == (
+        '127.0.0.1:1 - "GET /x?token=[redacted] HTTP/1.1" 200'
+    )
 
 
 def test_access_lines_stay_off_where_the_server_has_them_off() -> None:
