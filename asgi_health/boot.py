@@ -54,6 +54,8 @@ class Boot:
         self.serves_websockets = True
         self.details: Callable[[], Mapping[str, Any]] | None = None
         """What the application says of itself, once it is ready."""
+        self.metrics: Callable[[], str] | None = None
+        """What the application adds to the metrics, once it is ready."""
 
     async def run(self, *, state: dict[str, Any] | None) -> None:
         """Boot; `state` is the server's lifespan state, None when the server has no lifespan.
@@ -83,7 +85,7 @@ class Boot:
         _log.disabled = False  # an application's LOGGING disables loggers that exist, by default
         if not self._lifecycle.can(Event.LOADED):
             return  # told to stop, and the application swallowed the cancellation
-        self.app, self.details = loaded.app, loaded.details
+        self.app, self.details, self.metrics = loaded.app, loaded.details, loaded.metrics
         self.serves_websockets = loaded.websocket
         recorder.end()
         self._lifecycle.advance(Event.LOADED)

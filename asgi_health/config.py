@@ -33,6 +33,7 @@ class HealthConfig:
         startup_paths: has the boot finished? 200 from ready on, for ever.
         status_path: the page for people, with its event stream below `/events`; None switches it
             off.
+        metrics_path: figures of the whole instance as OpenMetrics; None switches it off.
         token: whoever sends it as `Authorization: Bearer` sees details; at least 32 characters;
             None: nobody.
         details_loopback: whether a direct request from this machine sees details without a token.
@@ -63,6 +64,7 @@ class HealthConfig:
     ready_paths: tuple[str, ...] = ("/readyz",)
     startup_paths: tuple[str, ...] = ("/startupz",)
     status_path: str | None = "/statusz"
+    metrics_path: str | None = "/metrics"
     token: str | None = field(default=None, repr=False)
     details_loopback: bool = False
     hold_s: float = 55.0
@@ -155,6 +157,7 @@ class HealthConfig:
             ("ready_paths", self.ready_paths),
             ("startup_paths", self.startup_paths),
             ("status_path", page),
+            ("metrics_path", () if self.metrics_path is None else (self.metrics_path,)),
         ]
 
     def _check_numbers(self) -> None:

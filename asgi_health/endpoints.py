@@ -1,4 +1,6 @@
-"""The gate's own endpoints over ASGI: probes, the status page and its events."""
+"""The gate's own endpoints over ASGI: probes, the status page and its events, the metrics."""
+
+from typing import TYPE_CHECKING
 
 from asgi_health.access import Access, Guard
 from asgi_health.answers import find_header, is_preflight, preflight, send_answer
@@ -6,9 +8,12 @@ from asgi_health.config import HealthConfig
 from asgi_health.phase import Phase
 from asgi_health.probes import Answer, render
 from asgi_health.query import Format, Kind, Query, parse_query
-from asgi_health.routes import PAGE_EVENTS, Route, Routes
+from asgi_health.routes import METRICS, PAGE_EVENTS, Route, Routes
 from asgi_health.types import Headers, Receive, Scope, Send
 from asgi_health.vitals import Vitals
+
+if TYPE_CHECKING:  # most processes are never asked for what these bring
+    from asgi_health.scrape import Scrape
 
 __all__ = ["Endpoints", "too_many_streams"]
 
@@ -33,6 +38,7 @@ class Endpoints:
         self._terse_state: object = None
         self._terse: dict[str, Answer] = {}
         self._streams = 0
+        self._scrape: Scrape | None = None
         self.closing = False
         """Set when the process is told to stop: event streams end."""
 
@@ -96,6 +102,8 @@ class Endpoints:
             await send_answer(denial, send)
         elif route.kind == PAGE_EVENTS:
             await self._serve_events(scope, receive, send)
+        elif route.kind == METRICS:
+            await self._serve_metrics(send)
         else:
             await send_answer(self._page(scope), send)
 
@@ -116,6 +124,13 @@ class Endpoints:
             events_path=f"{root}{self._config.status_path}/events",
         )
 
+    async def _serve_metrics(self, send: Send) -> None:
+        if self._scrape is None:
+            from asgi_health.scrape import Scrape  # noqa: PLC0415 - most processes are never asked
+
+            self._scrape = Scrape(self._vitals)
+        await send_answer(await self._scrape.answer(), send)
+
     async def _serve_events(self, scope: Scope, receive: Receive, send: Send) -> None:
         from asgi_health.statuspage import stream_events  # noqa: PLC0415 - most processes never show it
 
@@ -133,7 +148,7 @@ class Endpoints:
                 self._streams -= 1
 
     def deny_page(self, scope: Scope) -> Answer | None:
-        """Why the status page and its events are not shown; None when they are."""
+        """Why status page, events and metrics are not shown; None when they are."""
         access = self._guard.judge(scope, basic=True)
         if access is Access.DETAILS:
             return None
@@ -146,7 +161,7 @@ class Endpoints:
                 _CHALLENGE,
             )
         return _plain(
-            403, b"the status page is off: set HEALTH_TOKEN (32 characters or more) and restart"
+            403, b"this page is off: set HEALTH_TOKEN (32 characters or more) and restart"
         )
 
     async def _refuse_method(self, scope: Scope, send: Send) -> None:

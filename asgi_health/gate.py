@@ -217,7 +217,7 @@ class HealthGate:
             return
         if not self._is_told:
             self._unchain = chain_stop_signals(self._drain, delay_s=self._stop_delay_s)
-        self.vitals.membership = self.seat or _join_siblings()
+        self.vitals.join(self.seat or _join_siblings())
         self._tasks.append(asyncio.create_task(self._boot_and_watch(), name="asgi_health boot"))
         if self._membership is not None:
             self._tasks.append(
@@ -317,9 +317,7 @@ class HealthGate:
         problem = await self._shut_inner_down()
         if self.lifecycle.can(Event.STOP):  # else a server runs the same gate a second time
             self.lifecycle.advance(Event.STOP)
-        if self._membership is not None:
-            self._membership.leave()
-            self.vitals.membership = None
+        self.vitals.leave()
         if self._unchain is not None:
             self._unchain()
         return problem

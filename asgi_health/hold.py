@@ -3,11 +3,14 @@
 import asyncio
 from collections import deque
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgi_health.answers import find_header
 from asgi_health.phase import UNSETTLED, Lifecycle, Phase
 from asgi_health.types import Message, Receive, Scope
+
+if TYPE_CHECKING:  # a process without siblings never needs it
+    from asgi_health.fleet.tally import Tally
 
 __all__ = ["HeldReceive", "Hold", "Outcome"]
 
@@ -91,10 +94,29 @@ class Hold:
         self._lifecycle = lifecycle
         self._hold_s = hold_s
         self._hold_limit = hold_limit
-        self.now = 0
+        self._now = 0
         self.sockets_now = 0
         """How many of them are WebSocket handshakes."""
         self.totals = dict.fromkeys(Outcome, 0)
+        self.tally: Tally | None = None
+        """Where the whole instance reads how many this process holds and held."""
+
+    @property
+    def now(self) -> int:
+        """How many are held."""
+        return self._now
+
+    @now.setter
+    def now(self, count: int) -> None:
+        self._now = count
+        if self.tally is not None:
+            self.tally.hold(count)
+
+    def count(self, outcome: Outcome) -> None:
+        """One is held no longer."""
+        self.totals[outcome] += 1
+        if self.tally is not None:
+            self.tally.count_to(outcome.value, self.totals[outcome])
 
     async def hold(self, held: HeldReceive) -> Outcome:
         """Hold one request."""
@@ -102,7 +124,7 @@ class Hold:
             outcome = Outcome.REFUSED
         else:
             outcome = await self._wait(held)
-        self.totals[outcome] += 1
+        self.count(outcome)
         return outcome
 
     async def _wait(self, held: HeldReceive) -> Outcome:

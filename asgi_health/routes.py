@@ -7,14 +7,15 @@ from asgi_health.config import HealthConfig
 from asgi_health.probes import check_names
 from asgi_health.query import Kind
 
-__all__ = ["PAGE", "PAGE_EVENTS", "Route", "Routes", "build_routes"]
+__all__ = ["METRICS", "PAGE", "PAGE_EVENTS", "Route", "Routes", "build_routes"]
 
+METRICS = "metrics"
 PAGE = "page"
 PAGE_EVENTS = "page events"
 
 
 class Route(NamedTuple):
-    """What a path means: a probe's question with an optional single check, or the status page."""
+    """What a path means: a probe's question with an optional single check, or a page."""
 
     kind: Kind | str
     check: str | None = None
@@ -55,5 +56,7 @@ def build_routes(config: HealthConfig) -> Routes:
             config.status_path: Route(PAGE),
             config.status_path + "/events": Route(PAGE_EVENTS),
         }
+    if config.metrics_path is not None:
+        exact[config.metrics_path] = Route(METRICS)
     exact |= {path + "/": route for path, route in exact.items()}
     return Routes(exact=exact, checks={path + "/": kind for kind, path in groups})

@@ -36,6 +36,8 @@ class LoadedApp:
         before_fork: called in the process that loaded, before it forks workers: closes what must
             not be shared. None: there is nothing to close.
         details: called for the status page: what the application says of itself, ready for JSON.
+        metrics: called for each scrape, on a thread of its own: more families of metrics as
+            OpenMetrics text, none of which may be called `asgi_health_…`. Blocking.
     """
 
     app: App
@@ -44,6 +46,7 @@ class LoadedApp:
     websocket: bool = True
     before_fork: Callable[[], None] | None = None
     details: Callable[[], Mapping[str, Any]] | None = None
+    metrics: Callable[[], str] | None = None
 
 
 def load_target(target: Target) -> LoadedApp:

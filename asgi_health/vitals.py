@@ -16,10 +16,12 @@ from asgi_health.query import Kind
 if TYPE_CHECKING:  # what these bring is not needed for the first answer
     from asgi_health.boot import Boot
     from asgi_health.fleet.membership import Membership
-    from asgi_health.fleet.scoreboard import WorkerRow
+    from asgi_health.fleet.scoreboard import Scoreboard, WorkerRow
     from asgi_health.fleet.seat import Seat
+    from asgi_health.fleet.tally import Tally
+    from asgi_health.metrics import Figures
 
-__all__ = ["Vitals"]
+__all__ = ["Vitals", "lag_s"]
 
 _WORD_EVERY_S = 1.0
 """A worker writes its row about so often."""
@@ -38,8 +40,32 @@ class Vitals:
         """The boot of this process; None until it begins."""
         self.membership: Membership | Seat | None = None
         """This worker's place among its siblings; None when it has none."""
+        self._scoreboard: Scoreboard | None = None
+        self._scrape_errors = 0
         self.load_report: Callable[[], dict[str, Any] | None] | None = None
         """The report of a load that goes on in another process."""
+
+    def join(self, membership: "Membership | Seat | None") -> None:
+        """Take a place among siblings; None: there are none."""
+        self.membership = membership
+        if membership is not None:
+            self.count_on(membership.scoreboard, membership.tally)
+
+    def count_on(self, scoreboard: "Scoreboard", tally: "Tally") -> None:
+        """Count where the whole instance sees it."""
+        self._scoreboard, self._hold.tally = scoreboard, tally
+
+    def leave(self) -> None:
+        """Give the place back."""
+        if self.membership is not None:
+            self.membership.leave()
+        self.membership = self._scoreboard = self._hold.tally = None
+
+    def count_scrape_error(self) -> None:
+        """A scrape got less than it asked for."""
+        self._scrape_errors += 1
+        if self._hold.tally is not None:
+            self._hold.tally.count_to("scrape_errors", self._scrape_errors)
 
     def snapshot(self, *, details: bool = False) -> Snapshot:
         """All that a probe's answer may be made of; `details` adds what only the authorised see."""
@@ -90,6 +116,42 @@ class Vitals:
             ],
             **self._details(),
         }
+
+    def figures(self) -> "Figures":
+        """All that the metrics tell, of the whole instance."""
+        from asgi_health.metrics import Figures  # noqa: PLC0415 - most processes are never asked
+
+        snapshot, rows = self.snapshot(), self._numbered_rows()
+        outcomes = {outcome.value: count for outcome, count in self._hold.totals.items()}
+        return Figures(
+            phase=snapshot.phase,
+            ready=judge(Kind.READY, snapshot).passed,
+            release=self._config.release,
+            boot=self._boot_report(),
+            workers=rows,
+            restarts={} if self.membership is None else self.membership.restarts_by_reason(),
+            held_now=self._hold.now + self._held_by_others(rows),
+            held={name: self._of_all(name, own=count) for name, count in outcomes.items()},
+            scrape_errors=self._of_all("scrape_errors", own=self._scrape_errors),
+        )
+
+    def _of_all(self, name: str, *, own: int) -> int:
+        """A count of the whole instance, of those that have died as well."""
+        return own if self._scoreboard is None else self._scoreboard.tallies.total(name)
+
+    def _held_by_others(self, rows: list[tuple[int, "WorkerRow"]]) -> int:
+        if self._scoreboard is None:
+            return 0
+        read, mine = self._scoreboard.tallies.read, os.getpid()
+        return sum(read(index, "held_now") for index, row in rows if row.pid != mine)
+
+    def _numbered_rows(self) -> list[tuple[int, "WorkerRow"]]:
+        """The living workers; a process alone is its own only one."""
+        if self._scoreboard is not None:
+            return self._scoreboard.rows()
+        from asgi_health.fleet.membership import lone_row  # noqa: PLC0415 - as above
+
+        return [(0, lone_row(self.lifecycle.phase))]
 
     def _details(self) -> dict[str, Any]:
         rows = [] if self.membership is None else self.membership.rows()
@@ -146,16 +208,19 @@ def _worker_json(row: "WorkerRow") -> dict[str, Any]:
         "generation": row.generation,
         "in_flight": row.in_flight,
         "served": row.served,
-        "loop_lag_s": round(max(row.loop_lag_s, _overdue_s(row)), 3),
+        "loop_lag_s": round(lag_s(row), 3),
         "leaving": row.leaving,
     }
 
 
-def _overdue_s(row: "WorkerRow") -> float:
-    """How late its next word is: a worker whose loop is blocked cannot tell, the others can."""
+def lag_s(row: "WorkerRow") -> float:
+    """How late a worker's event loop is, by its last word or by how late its next one is.
+
+    A worker whose loop is blocked cannot tell, the others can.
+    """
     silent_s = time.monotonic() - row.updated_s
     is_overdue = row.phase is Phase.READY and silent_s > _SILENT_MAX_S
-    return silent_s - _WORD_EVERY_S if is_overdue else 0.0
+    return max(row.loop_lag_s, silent_s - _WORD_EVERY_S if is_overdue else 0.0)
 
 
 def _instance_phase(own: Phase, fleet_code: str | None) -> Phase:

@@ -21,6 +21,7 @@ app = HealthGate(
         ready_paths=("/readyz", "/api/health", "/api/health/ready"),
         startup_paths=("/startupz",),
         status_path="/statusz",
+        metrics_path="/metrics",
         token=_env.health_token,
         details_loopback=_env.health_details_loopback,
         hold_s=_env.hold_s,

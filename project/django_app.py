@@ -7,12 +7,15 @@ from asgi_health.adapters.django.loader import (
     load_django,
     warmup_for,
 )
+from asgi_health.adapters.prometheus import Multiprocess
 from asgi_health.boot import step
 from project.access_log import AccessLog
 from project.edge import Edge
 from project.env import current
+from project.metrics import RequestMetrics
 from project.peers import Peers
 from project.security_headers import security_headers
+from project.worker_figures import worker_figures
 from project.worker_life import WorkerLife
 
 __all__ = ["load"]
@@ -33,19 +36,25 @@ def load() -> LoadedApp:
         from project.static_files import ROUTES, with_static_files  # noqa: PLC0415 - needs Django's settings
 
         served = with_static_files(django)
+    with step("metrics"):
+        shared = Multiprocess()
+        requests = RequestMetrics(shared)
     edge = Edge(
         served,
         peers=Peers(env.forwarded_allow_ips, address_header=env.client_address_header),
         access_log=AccessLog(lines_per_s=env.access_log_lines_per_s),
+        observe=requests.observe,
         headers=security_headers(env),
         folders=ROUTES,
     )
     # The ping passes every middleware and needs no dependency.
     warmup = warmup_for("/api/ping", statuses=frozenset({200}))
+    details = handoff_details(django)
     return LoadedApp(
-        WorkerLife(edge, []),
+        WorkerLife(edge, [worker_figures(shared, details)]),
         warmup=warmup,
         websocket=False,  # Django's handler has none
         before_fork=close_connections,
-        details=handoff_details(django),
+        details=details,
+        metrics=shared.expose,
     )

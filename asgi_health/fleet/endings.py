@@ -10,12 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from asgi_health.fleet.brake import DeathKind
 
-__all__ = ["Ending", "Endings", "MemoryEvents", "death_kind"]
+__all__ = ["Ending", "Endings", "MemoryEvents", "Reason", "death_kind", "reason_of"]
 
 _RECENT_MAX = 10
 _UNSPENT_S = 10.0
@@ -23,6 +24,22 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _OUT_OF_MEMORY = "out of memory (SIGKILL by the kernel)"
 _UNKNOWN = "unknown: ended while nobody looked"
+
+
+class Reason(StrEnum):
+    """Why a worker ended, in few words: for counts."""
+
+    ASKED = "asked"
+    BLOCKED = "blocked"
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED = "killed"
+    """By a signal that anybody may send: SIGKILL, SIGTERM."""
+    SIGNAL = "signal"
+    """Any other, as of a crash in C code."""
+    ERROR = "error"
+    """An exit code other than 0."""
+    EXIT = "exit"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +221,21 @@ def death_kind(ending: Ending, *, asked: bool) -> DeathKind:
     if ending.out_of_memory or ending.exit_code is not None:
         return DeathKind.CRASH
     return DeathKind.KILLED if ending.signal in {None, "SIGKILL", "SIGTERM"} else DeathKind.CRASH
+
+
+def reason_of(ending: Ending, *, asked: bool, aborted: bool) -> Reason:
+    """The ending in one word; `asked` and `aborted` as in `Endings.conclude`."""
+    signals = {"SIGKILL": Reason.KILLED, "SIGTERM": Reason.KILLED, None: Reason.UNKNOWN}
+    of_exit = Reason.EXIT if ending.exit_code == 0 else Reason.ERROR
+    of_itself = (
+        of_exit if ending.exit_code is not None else signals.get(ending.signal, Reason.SIGNAL)
+    )
+    found = {
+        Reason.BLOCKED: aborted,
+        Reason.OUT_OF_MEMORY: ending.out_of_memory,
+        Reason.ASKED: asked,
+    }
+    return next((reason for reason, holds in found.items() if holds), of_itself)
 
 
 def _asked(note: Ending) -> str:

@@ -5,14 +5,14 @@ Without a name of any server: an adapter calls it from that server's hooks.
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asgi_health.fleet.alarm import Alarm
 from asgi_health.fleet.brake import Brake, DeathKind
 from asgi_health.fleet.config import FleetConfig
-from asgi_health.fleet.endings import Ending, Endings, death_kind
+from asgi_health.fleet.endings import Ending, Endings, death_kind, reason_of
 from asgi_health.fleet.handover import Handover
 from asgi_health.fleet.masterboard import Masterboard, Stage
 from asgi_health.fleet.pinning import choose_core, pin_to
@@ -51,7 +51,7 @@ class Master:
         self._brake = Brake(window_s=config.crash_window_s, limit=config.crash_limit)
         self._places: dict[int, _Place] = {}
         self._stillborn: deque[tuple[int, float]] = deque(maxlen=ROWS)
-        self._restarts = 0
+        self._restarts: Counter[str] = Counter()
         self._was_looping = False
 
     def reconfigure(self, config: FleetConfig, *, workers: int) -> None:
@@ -109,7 +109,7 @@ class Master:
             kind = DeathKind.CRASH if aborted else death_kind(ending, asked=asked)
             self._brake.died(started_s=place.started_s, kind=kind)
         if self.board.stage is Stage.SERVING:
-            self._restarts += 1
+            self._restarts[reason_of(ending, asked=asked, aborted=aborted)] += 1
         is_fine = (asked or ending.exit_code == 0) and not aborted
         level = logging.INFO if is_fine else logging.ERROR
         _log.log(level, "worker %d ended: %s", pid, ending.reason, extra={"worker": pid})
@@ -140,7 +140,8 @@ class Master:
         # A time, so that the loop ends for every reader without another word from here.
         notice = {
             "looping_until_s": self._brake.looping_until_s,
-            "restarts": self._restarts,
+            "restarts": self._restarts.total(),
+            "restarts_by_reason": dict(self._restarts),
             "stillborn": list(self._stillborn),
             "endings": [ending.as_json() for ending in self.endings.recent],
         }

@@ -22,7 +22,7 @@ from asgi_health.fleet.scoreboard import (
 )
 from asgi_health.phase import UNSETTLED, Phase
 
-__all__ = ["Membership", "judge_fleet"]
+__all__ = ["Membership", "judge_fleet", "lone_row"]
 
 _log = logging.getLogger("asgi_health.fleet")
 _ATTEMPTS = 10
@@ -39,7 +39,8 @@ class Membership:
     def __init__(
         self, board: Scoreboard, *, joins_quietly: bool, index: int, row: WorkerRow
     ) -> None:
-        self._board = board
+        self.scoreboard = board
+        self.tally = board.tallies.take(index)
         self._index = index
         self._row = row
         self._read_s = float("-inf")
@@ -98,12 +99,12 @@ class Membership:
             updated_s=time.monotonic(),
             rss_bytes=rss_bytes(),
         )
-        self._board.write(self._index, self._row)
+        self.scoreboard.write(self._index, self._row)
         self._read_s = float("-inf")
 
     def rows(self) -> list[WorkerRow]:
         """The rows of all living workers."""
-        return [row for _, row in self._board.rows()]
+        return [row for _, row in self.scoreboard.rows()]
 
     def endings(self) -> list[dict[str, Any]]:
         """How workers ended; only a master of ours knows."""
@@ -112,6 +113,10 @@ class Membership:
     def restarts(self) -> int:
         """How many workers have been replaced; only a master of ours knows."""
         return 0
+
+    def restarts_by_reason(self) -> dict[str, int]:
+        """Why; only a master of ours knows."""
+        return {}
 
     def verdict(self) -> tuple[str | None, str | None]:
         """Why the instance is not ready, as code and in words.
@@ -125,11 +130,11 @@ class Membership:
 
     def leave(self) -> None:
         """Free the row; the last one removes the table."""
-        with self._board.locked():
-            self._board.write(self._index, None)
-            if not self._board.rows():
-                self._board.remove()
-        self._board.close()
+        with self.scoreboard.locked():
+            self.scoreboard.write(self._index, None)
+            if not self.scoreboard.rows():
+                self.scoreboard.remove()
+        self.scoreboard.close()
 
 
 def judge_fleet(rows: list[WorkerRow]) -> tuple[str | None, str | None]:
@@ -145,6 +150,11 @@ def judge_fleet(rows: list[WorkerRow]) -> tuple[str | None, str | None]:
     if loading:
         return "fleet.starting", f"worker {', '.join(map(str, loading))} is still loading"
     return None, None
+
+
+def lone_row(phase: Phase) -> WorkerRow:
+    """What this process would write if it had siblings."""
+    return replace(_own_row(accepting=True), phase=phase)
 
 
 def _own_row(*, accepting: bool) -> WorkerRow:

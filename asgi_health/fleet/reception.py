@@ -18,6 +18,7 @@ from asgi_health.fleet.desk import Desk
 from asgi_health.fleet.handover import Handover
 from asgi_health.fleet.masterboard import Masterboard
 from asgi_health.fleet.responder import Limits, Responder
+from asgi_health.fleet.scoreboard import RESPONDER
 from asgi_health.phase import Failure, Phase
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Reception:
         self._must_nudge = False
         gate.vitals.load_report = self._load_report
         self._hold = gate.hold
+        gate.vitals.count_on(board.workers, board.workers.tallies.take(RESPONDER))
         self._desk = Desk(gate)
         limits = Limits(
             hold_s=gate.config.hold_s,

@@ -272,7 +272,7 @@ class Responder:
             self._hold.now = len(self._held)
 
     def _refuse(self, fd: int, connection: _Connection, outcome: Outcome | None = None) -> None:
-        self._hold.totals[outcome or Outcome.SETTLED] += 1
+        self._hold.count(outcome or Outcome.SETTLED)
         try:
             seen = connection.socket.recv(HEAD_MAX_BYTES)
         except OSError:
@@ -328,7 +328,7 @@ class Responder:
     def _leave(self, fd: int) -> None:
         """The client has gone."""
         if fd in self._held:
-            self._hold.totals[Outcome.GONE] += 1
+            self._hold.count(Outcome.GONE)
         self._drop(fd)
 
     def _expire(self) -> None:

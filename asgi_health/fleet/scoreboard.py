@@ -18,19 +18,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asgi_health.fleet.tally import Tallies
 from asgi_health.phase import Phase
 
-__all__ = ["ROWS", "Scoreboard", "WorkerRow", "is_alive", "process_start", "rss_bytes"]
+__all__ = [
+    "RESPONDER",
+    "ROWS",
+    "Scoreboard",
+    "WorkerRow",
+    "instance_path",
+    "is_alive",
+    "orphans",
+    "process_start",
+    "rss_bytes",
+]
 
 ROWS = 64
+RESPONDER = ROWS
+"""The line of the process that answers while the workers' master loads."""
+
 _SLOT = struct.Struct("<IIQQB?dddQIIQd?")  # checksum, sequence, then the fields of WorkerRow
 _SLOT_BYTES = 128
 _ROW_BYTES = 2 * _SLOT_BYTES
+_LINES = ROWS + 1
+_TABLE_BYTES = ROWS * _ROW_BYTES
+_SIZE_BYTES = _TABLE_BYTES + Tallies.size_bytes(_LINES)
 _READS_MAX = 5
 _PHASES = tuple(Phase)
 _FREE = (0, 0, 0, False, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, False)
 _ENDED = frozenset("ZX")
-_NAME = "asgi-health-{uid}-{host:08x}-{pid}-{start}.board"
+_SUFFIX = ".board"
+_NAME = "asgi-health-{uid}-{host:08x}-{pid}-{start}"
 """The host, because containers with process numbers of their own may share a temporary folder."""
 
 
@@ -87,13 +105,15 @@ class Scoreboard:
         # A process forked from ours has our open file, on which flock would not exclude it.
         self._lock = fcntl.lockf if path is None else fcntl.flock
         try:
-            os.ftruncate(self._fd, ROWS * _ROW_BYTES)
+            os.ftruncate(self._fd, _SIZE_BYTES)
             if hasattr(os, "posix_fallocate"):  # on a full disk, a mapped write is a SIGBUS
-                os.posix_fallocate(self._fd, 0, ROWS * _ROW_BYTES)
-            self._map = mmap.mmap(self._fd, ROWS * _ROW_BYTES)
+                os.posix_fallocate(self._fd, 0, _SIZE_BYTES)
+            self._map = mmap.mmap(self._fd, _SIZE_BYTES)
         except BaseException:
             os.close(self._fd)
             raise
+        self.tallies = Tallies(self._map, offset=_TABLE_BYTES, lines=_LINES)
+        """Counts of the whole instance."""
 
     @classmethod
     def of_instance(cls, *, parent_pid: int) -> "Scoreboard":
@@ -101,12 +121,9 @@ class Scoreboard:
 
         Removes tables whose parent has died.
         """
-        folder = Path(tempfile.gettempdir())
-        _remove_orphans(folder)
-        name = _NAME.format(
-            uid=os.geteuid(), host=_host(), pid=parent_pid, start=process_start(parent_pid)
-        )
-        return cls(folder / name)
+        for left in orphans(_SUFFIX):
+            left.unlink(missing_ok=True)
+        return cls(instance_path(parent_pid, process_start(parent_pid), suffix=_SUFFIX))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -250,9 +267,18 @@ def _host() -> int:
     return zlib.crc32(os.uname().nodename.encode("utf-8", "surrogateescape"))
 
 
-def _remove_orphans(folder: Path) -> None:
+def instance_path(pid: int, start: int, *, suffix: str) -> Path:
+    """Where an instance keeps something, named by the process above its workers."""
+    name = _NAME.format(uid=os.geteuid(), host=_host(), pid=pid, start=start)
+    return Path(tempfile.gettempdir()) / f"{name}{suffix}"
+
+
+def orphans(suffix: str) -> list[Path]:
+    """What instances of this user have left behind that have ended."""
     prefix = _NAME.partition("{pid}")[0].format(uid=os.geteuid(), host=_host())
-    for path in folder.glob(prefix + "*.board"):
+    found = []
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*{suffix}"):
         pid, _, start = path.stem.removeprefix(prefix).partition("-")
         if pid.isdigit() and start.isdigit() and not is_alive(int(pid), int(start)):
-            path.unlink(missing_ok=True)
+            found.append(path)
+    return found

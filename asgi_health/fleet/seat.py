@@ -8,6 +8,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from asgi_health.fleet.endings import Reason
 from asgi_health.fleet.masterboard import Masterboard, Stage
 from asgi_health.fleet.membership import judge_fleet
 from asgi_health.fleet.scoreboard import ROWS, WorkerRow, process_start, rss_bytes
@@ -62,6 +63,8 @@ class Seat:
 
     def __init__(self, board: Masterboard, *, index: int, delay_s: float = 0.0) -> None:
         self.board = board
+        self.scoreboard = board.workers
+        self.tally = board.workers.tallies.take(index)
         self.delay_s = delay_s
         """How long this worker must wait before it boots; 0 once it has waited."""
         self._index = index
@@ -122,6 +125,11 @@ class Seat:
     def restarts(self) -> int:
         """How many workers have ended while the instance served."""
         return int(self.board.notice.get("restarts", 0))
+
+    def restarts_by_reason(self) -> dict[str, int]:
+        """How many of them for which reason."""
+        found: dict[str, int] = self.board.notice.get("restarts_by_reason", {})
+        return dict.fromkeys(Reason, 0) | found
 
     def verdict(self) -> tuple[str | None, str | None]:
         """Why the instance is not ready, as code and in words; (None, None) when it is.

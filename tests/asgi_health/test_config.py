@@ -38,12 +38,14 @@ def test_the_defaults_are_the_documented_ones() -> None:
     )
 
 
-@pytest.mark.parametrize("option", ["live_paths", "ready_paths", "startup_paths", "status_path"])
+@pytest.mark.parametrize(
+    "option", ["live_paths", "ready_paths", "startup_paths", "status_path", "metrics_path"]
+)
 @pytest.mark.parametrize(
     "path", ["", "/", "health", "/health/", "/health?x", "/health#x", "/he alth", "/he%20alth"]
 )
 def test_a_path_that_cannot_be_matched_exactly_is_refused(option: str, path: str) -> None:
-    sentence = refusal(**{option: path if option == "status_path" else (path,)})
+    sentence = refusal(**{option: path if option.endswith("_path") else (path,)})
     assert f"{option} is {path!r}" in sentence
     assert "Write for example '/" in sentence
 
@@ -59,8 +61,8 @@ def test_one_path_cannot_be_named_twice_in_one_option() -> None:
 
 
 @pytest.mark.parametrize("option", ["live_paths", "startup_paths"])
-@pytest.mark.parametrize("path", ["/statusz", "/statusz/events"])
-def test_the_status_page_and_its_events_overlap_with_nothing(option: str, path: str) -> None:
+@pytest.mark.parametrize("path", ["/statusz", "/statusz/events", "/metrics"])
+def test_the_page_its_events_and_the_metrics_overlap_with_nothing(option: str, path: str) -> None:
     first = {"live_paths": "/livez", "startup_paths": "/startupz"}[option]
     assert "Remove it here or from" in refusal(**{option: (first, path)})
 
@@ -89,8 +91,8 @@ def test_a_platform_needs_a_live_and_a_ready_path(option: str) -> None:
 
 
 def test_the_startup_path_and_the_page_may_be_left_out() -> None:
-    config = HealthConfig(startup_paths=(), status_path=None)
-    assert (config.startup_paths, config.status_path) == ((), None)
+    config = HealthConfig(startup_paths=(), status_path=None, metrics_path=None)
+    assert (config.startup_paths, config.status_path, config.metrics_path) == ((), None, None)
 
 
 @pytest.mark.parametrize(

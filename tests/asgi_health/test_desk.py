@@ -16,6 +16,7 @@ from asgi_health.phase import Failure, Phase
 ORIGIN = (b"origin", b"https://app.example")
 BEARER = (b"authorization", b"Bearer " + SECRET.encode())
 WRONG = (b"authorization", b"Bearer " + b"x" * 40)
+METRICS_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 ASK_POST = (b"access-control-request-method", b"POST")
 OPTIONS: dict[str, Any] = {
     "token": SECRET,
@@ -133,13 +134,13 @@ async def test_details_are_for_those_to_whom_the_gate_tells_them(
 
 async def test_ten_wrong_tokens_make_429_as_at_the_gate(both: tuple[Desk, Gate]) -> None:
     desk, gate = both
-    for path in ["/livez"] * 11 + ["/statusz", "/statusz/events"]:
+    for path in ["/livez"] * 11 + ["/statusz", "/statusz/events", "/metrics"]:
         asked = parts(desk.reply(head(path, headers=[WRONG]), client=PUBLIC_CLIENT))
         assert asked == await gate.answer(path, headers=[WRONG])
     assert asked[0] == 429
 
 
-@pytest.mark.parametrize("path", ["/statusz", "/statusz/", "/statusz/events"])
+@pytest.mark.parametrize("path", ["/statusz", "/statusz/", "/statusz/events", "/metrics"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 async def test_the_page_is_kept_from_strangers_as_at_the_gate(
     both: tuple[Desk, Gate], path: str, method: str
@@ -164,9 +165,23 @@ async def test_the_page_shows_what_the_gates_page_shows(both: tuple[Desk, Gate])
     assert html.startswith(b"<!doctype html>")
 
 
+async def test_the_metrics_tell_what_the_gates_metrics_tell(both: tuple[Desk, Gate]) -> None:
+    desk, gate = both
+    status, headers, body = parts(
+        desk.reply(head("/metrics", headers=[BEARER]), client=PUBLIC_CLIENT)
+    )
+    wanted = await gate.answer("/metrics", headers=[BEARER])
+    assert (status, [name for name, _ in headers]) == (200, [name for name, _ in wanted[1]])
+    assert headers[0] == (b"content-type", METRICS_TYPE)
+    current = f'asgi_health_phase{{phase="{desk.phase}"}} 1\n'.encode()
+    assert current in body
+    assert current in wanted[2]
+    assert body.endswith(b"# EOF\n")
+
+
 async def test_a_preflight_gets_the_answer_of_the_gate(both: tuple[Desk, Gate]) -> None:
     desk, gate = both
-    for path in ("/livez", "/statusz", "/api/orders"):
+    for path in ("/livez", "/statusz", "/metrics", "/api/orders"):
         for origin in (ORIGIN, (b"origin", b"https://evil.example")):
             wish: dict[str, Any] = {"method": "OPTIONS", "headers": [origin, ASK_POST]}
             status, headers, body = await gate.answer(path, **wish)
@@ -217,7 +232,7 @@ def test_the_requests_of_users_get_no_answer(path: str) -> None:
     assert desk.reply(head(path, method="OPTIONS", headers=[ORIGIN]), client=None) is None
 
 
-@pytest.mark.parametrize("path", [*PROBES, *CHECKS, "/statusz", "/statusz/events/"])
+@pytest.mark.parametrize("path", [*PROBES, *CHECKS, "/statusz", "/statusz/events/", "/metrics"])
 def test_the_head_of_what_may_be_a_probe_is_needed(path: str) -> None:
     assert desk_in("loading").must_read("GET", path)
 

@@ -12,7 +12,7 @@ import pytest
 from server_side import LIMIT_S
 
 from asgi_health.fleet.brake import DeathKind
-from asgi_health.fleet.endings import Ending, Endings, MemoryEvents, death_kind
+from asgi_health.fleet.endings import Ending, Endings, MemoryEvents, death_kind, reason_of
 
 EXITS_WITH_3 = "raise SystemExit(3)"
 LEAVES = "pass"
@@ -330,3 +330,22 @@ def test_a_kill_while_the_count_rose_is_out_of_memory_and_a_crash(
     assert ending.signal == "SIGKILL"
     assert ending.reason == "out of memory (SIGKILL by the kernel)"
     assert death_kind(ending, asked=False) is DeathKind.CRASH
+
+
+@pytest.mark.parametrize(
+    ("how", "more", "reason"),
+    [
+        ({"exit_code": 0}, {}, "exit"),
+        ({"exit_code": 7}, {}, "error"),
+        ({"signal": "SIGKILL"}, {}, "killed"),
+        ({"signal": "SIGTERM"}, {}, "killed"),
+        ({"signal": "SIGSEGV"}, {}, "signal"),
+        ({"signal": "SIGKILL", "out_of_memory": True}, {}, "out_of_memory"),
+        ({"signal": "SIGKILL"}, {"aborted": True}, "blocked"),
+        ({"exit_code": 0}, {"asked": True}, "asked"),
+        ({}, {}, "unknown"),
+    ],
+)
+def test_an_ending_is_one_word_for_counts(how: dict, more: dict, reason: str) -> None:
+    ending = Ending(pid=1, at=0.0, reason="", **how)
+    assert reason_of(ending, **({"asked": False, "aborted": False} | more)) == reason

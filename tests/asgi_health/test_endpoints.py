@@ -45,7 +45,9 @@ async def test_every_probe_path_answers_200_when_ready(path: str) -> None:
             assert (answer.status, answer.headers[b"content-length"]) == (200, b"2")
 
 
-@pytest.mark.parametrize("path", [*PROBES, "/livez/boot", "/statusz", "/statusz/events"])
+@pytest.mark.parametrize(
+    "path", [*PROBES, "/livez/boot", "/statusz", "/statusz/events", "/metrics"]
+)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", "X"])
 async def test_any_other_method_is_405_with_what_is_allowed(path: str, method: str) -> None:
     async with served(lambda: hello) as booted:
@@ -114,7 +116,9 @@ ASKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("path", [*PROBES, "/livez/boot", "/readyz/nothing", "/statusz"])
+@pytest.mark.parametrize(
+    "path", [*PROBES, "/livez/boot", "/readyz/nothing", "/statusz", "/metrics"]
+)
 @pytest.mark.parametrize("ask", ASKS)
 async def test_every_answer_asks_for_a_new_connection_while_draining_and_not_before(
     path: str, ask: dict[str, Any]
@@ -162,7 +166,7 @@ async def test_ten_wrong_tokens_make_429_on_probes_and_on_the_page() -> None:
         await booted.until("ready")
         for _ in range(10):
             assert (await get(booted.gate, "/readyz", headers=[WRONG])).status == 200
-        for path in ("/readyz", "/statusz", "/statusz/events"):
+        for path in ("/readyz", "/statusz", "/statusz/events", "/metrics"):
             answer = await get(booted.gate, path, headers=[BEARER])
             assert (answer.status, answer.headers[b"retry-after"]) == (429, b"60")
         assert (await get(booted.gate, "/readyz")).status == 200
@@ -216,7 +220,7 @@ async def test_a_preflight_on_a_probe_is_answered_in_every_phase() -> None:
 
 async def test_without_a_policy_no_answer_has_a_cors_header() -> None:
     async with served(lambda: hello) as booted:
-        for path in ("/readyz", "/livez/x", "/statusz"):
+        for path in ("/readyz", "/livez/x", "/statusz", "/metrics"):
             answer = await get(booted.gate, path, headers=[ORIGIN])
             assert b"vary" not in answer.headers
             assert b"access-control-allow-origin" not in answer.headers
@@ -225,15 +229,20 @@ async def test_without_a_policy_no_answer_has_a_cors_header() -> None:
 # The page.
 
 
-async def test_the_page_without_a_token_configured_is_off_and_says_how_to_turn_it_on() -> None:
+@pytest.mark.parametrize("path", ["/statusz", "/metrics"])
+async def test_a_page_without_a_token_configured_is_off_and_says_how_to_turn_it_on(
+    path: str,
+) -> None:
     async with served(lambda: hello) as booted:
-        answer = await get(booted.gate, "/statusz")
+        answer = await get(booted.gate, path)
         assert answer.status == 403
         assert b"set HEALTH_TOKEN" in answer.body
 
 
 @pytest.mark.parametrize("headers", [[], [WRONG], [(b"authorization", b"Basic eDp5")]])
-@pytest.mark.parametrize("path", ["/statusz", "/statusz/", "/statusz/events"])
+@pytest.mark.parametrize(
+    "path", ["/statusz", "/statusz/", "/statusz/events", "/metrics", "/metrics/"]
+)
 async def test_the_page_asks_for_the_token(headers: Any, path: str) -> None:
     async with served(lambda: hello, token=SECRET) as booted:
         answer = await get(booted.gate, path, headers=headers)

@@ -79,6 +79,7 @@ def test_why_a_worker_ended_is_logged_once_and_told_to_all(
     assert stays.ask("endings") == [ending.as_json()]
     assert stays.ask("endings")[0]["generation"] == 2
     assert stays.ask("restarts") == 1
+    assert sum(stays.ask("restarts_by_reason").values()) == 1
 
 
 def test_last_words_go_with_their_worker_and_with_no_other(one: Instance) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from asgi_health import HealthConfig
 from asgi_health.query import Kind
-from asgi_health.routes import PAGE, PAGE_EVENTS, Route, Routes, build_routes
+from asgi_health.routes import METRICS, PAGE, PAGE_EVENTS, Route, Routes, build_routes
 
 CONFIG = HealthConfig(
     live_paths=("/livez", "/health", "/healthz", "/api/health/live"),
@@ -33,6 +33,7 @@ def find(routes: Routes, path: str) -> Route | None:
         ("/startupz", Route(Kind.STARTUP)),
         ("/statusz", Route(PAGE)),
         ("/statusz/events", Route(PAGE_EVENTS)),
+        ("/metrics", Route(METRICS)),
         ("/livez/loop", Route(Kind.LIVE, "loop")),
         ("/livez/boot", Route(Kind.LIVE, "boot")),
         ("/readyz/boot", Route(Kind.READY, "boot")),
@@ -67,6 +68,7 @@ def test_a_path_of_ours_is_found_with_and_without_its_slash(
         "/readyz/a/b",
         "/startupz/boot",
         "/statusz/other",
+        "/metrics/other",
         "/livez\x00",
         "http://host/livez",
         "*",
@@ -80,3 +82,7 @@ def test_without_a_page_its_paths_belong_to_the_application() -> None:
     routes = build_routes(HealthConfig(status_path=None))
     assert find(routes, "/statusz") is None
     assert find(routes, "/statusz/events") is None
+
+
+def test_without_metrics_their_path_belongs_to_the_application() -> None:
+    assert find(build_routes(HealthConfig(metrics_path=None)), "/metrics") is None

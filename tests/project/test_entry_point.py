@@ -61,7 +61,8 @@ _PATHS = """
 import json
 from project.asgi import app
 config = app.config
-print(json.dumps([config.live_paths, config.ready_paths, config.startup_paths, config.status_path]))
+print(json.dumps([config.live_paths, config.ready_paths, config.startup_paths,
+                  config.status_path, config.metrics_path]))
 """
 
 
@@ -76,6 +77,7 @@ def test_the_gate_answers_on_the_paths_that_monitors_and_the_front_page_know() -
         ["/readyz", "/api/health", "/api/health/ready"],
         ["/startupz"],
         "/statusz",
+        "/metrics",
     ]
 
 

@@ -18,6 +18,7 @@ from asgi_health.adapters.systemd import Notifier
 from asgi_health.fleet.alarm import Alarm
 from asgi_health.fleet.config import FleetConfig
 from asgi_health.fleet.draining import MasterDrain, release_stop_signals
+from asgi_health.fleet.folder import end_instance, name_instance
 from asgi_health.fleet.master import Master
 from asgi_health.fleet.masterboard import Stage
 from asgi_health.gate import HealthGate
@@ -54,6 +55,7 @@ class Hooks:
         """Before the port is bound."""
         _log_like_gunicorn(server.log.error_log)
         _raise_descriptor_limit()
+        name_instance()
         _Process.notifier = Notifier.take(os.environ)
 
     def when_ready(self, server: Any) -> None:
@@ -236,6 +238,7 @@ def _raised(error: BaseException | None) -> BaseException | None:
 def _clean_up(server: Any) -> None:
     """What Gunicorn does at its end, for an end before it began."""
     _Process.notifier.stopping()
+    end_instance()
     server.stop()
     if server.pidfile is not None:
         server.pidfile.unlink()

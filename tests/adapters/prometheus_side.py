@@ -1,0 +1,47 @@
+"""A process that counts, told what to do on its standard input; an answer is a line of JSON."""
+
+import json
+import os
+import sys
+
+from asgi_health.adapters.prometheus import Multiprocess
+
+
+def main() -> None:
+    shared = Multiprocess()
+    from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415 - after Multiprocess
+
+    counter = Counter("jobs", 'Jobs: "all"\\\n.', ("kind",), registry=None)
+    histogram = Histogram("job_seconds", "Time.", ("kind",), registry=None, buckets=(1.0, 2.0))
+    gauge = Gauge("in_use", "Now.", ("what",), registry=None, multiprocess_mode="livesum")
+    for line in sys.stdin:
+        order, *arguments = line.split()
+        answer: object = None
+        if order == "join":
+            shared.join()
+            answer = str(shared.folder.path)
+        elif order == "count":
+            shared.join()
+            for _ in range(int(arguments[0])):
+                counter.labels("a").inc()
+                histogram.labels("a").observe(1.5)
+            gauge.labels("a").set(1)
+        elif order == "expose":
+            answer = shared.expose()
+        elif order == "fork":
+            answer = _fork(counter)
+        elif order == "leave":
+            shared.leave()
+        print(json.dumps(answer), flush=True)
+
+
+def _fork(counter: object) -> int:
+    """A child that counts one and ends; its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        counter.labels("a").inc()  # type: ignore[attr-defined]
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+main()

@@ -1,0 +1,115 @@
+"""Requests are counted by method, route and status; a worker tells what it has in use."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from asgi_health.adapters.django.pools import pool_figures
+from asgi_health.warmup import Warmup, send_warmup
+from project.access_log import AccessLog
+from project.edge import Edge
+from project.env import ROOT
+from project.peers import Peers
+
+SCRIPT = """
+import sys
+from asgi_health.adapters.prometheus import Multiprocess
+from project.metrics import RequestMetrics
+shared = Multiprocess()
+requests = RequestMetrics(shared)
+assert not shared.folder.path.exists()
+{statements}
+print(shared.expose(), end="")
+"""
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[object]:
+    """What is told after statements, in a process of its own."""
+
+    def run(statements: str) -> dict[str, float]:
+        made = subprocess.run(
+            [sys.executable, "-c", SCRIPT.format(statements=statements)],
+            cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True,
+            timeout=60, check=True,
+        )  # fmt: skip
+        families = text_string_to_metric_families(made.stdout + "# EOF\n")
+        return {
+            f"{sample.name}{sorted(sample.labels.values())}": sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    yield run
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_requests_are_counted_by_method_route_and_status(told) -> None:
+    found = told(
+        "for status in (200, 200, 404):\n"
+        "    requests.observe('GET', '/api/projects/<int:pk>', status, 0.02)\n"
+        "requests.observe('POST', 'unmatched', 499, 30.0)\n"
+    )
+    totals = {name: value for name, value in found.items() if name.startswith("http_requests_t")}
+    assert totals == {
+        "http_requests_total['/api/projects/<int:pk>', '200', 'GET']": 2,
+        "http_requests_total['/api/projects/<int:pk>', '404', 'GET']": 1,
+        "http_requests_total['499', 'POST', 'unmatched']": 1,
+    }
+    bucket = "http_request_duration_seconds_bucket['/api/projects/<int:pk>', '{}', '200', 'GET']"
+    assert (found[bucket.format("0.01")], found[bucket.format("0.025")]) == (0, 2)
+    assert found["http_request_duration_seconds_bucket['+Inf', '499', 'POST', 'unmatched']"] == 1
+    assert found["http_request_duration_seconds_bucket['10.0', '499', 'POST', 'unmatched']"] == 0
+
+
+def test_a_request_is_served_where_nothing_can_be_counted(told) -> None:
+    found = told(
+        "import asgi_health.fleet.folder as folder\n"
+        "join = folder.InstanceFolder.join\n"
+        "def full(self): raise OSError('no space')\n"
+        "folder.InstanceFolder.join = full\n"
+        "for _ in range(3): requests.observe('GET', '/', 200, 0.1)\n"
+        "folder.InstanceFolder.join = join\n"
+        "requests.observe('GET', '/', 200, 0.1)\n"
+    )
+    assert found["http_requests_total['/', '200', 'GET']"] == 1
+
+
+async def test_the_warm_up_is_no_request() -> None:
+    seen: list[str] = []
+
+    async def app(_scope: object, _receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    edge = Edge(
+        app,
+        peers=Peers(()),
+        access_log=AccessLog(lines_per_s=0),
+        observe=lambda method, *_: seen.append(method),
+    )
+    await send_warmup(edge, Warmup("/"), state=None)
+    assert seen == []
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+    sent: asyncio.Queue = asyncio.Queue()
+    await edge(scope, None, sent.put)
+    assert seen == ["GET"]
+
+
+def test_a_pool_is_never_opened_for_the_sake_of_its_figures(monkeypatch) -> None:
+    from django.db.backends.postgresql import base  # noqa: PLC0415 - only where psycopg is
+
+    class Pool:
+        def get_stats(self) -> dict[str, int]:
+            return {"pool_size": 3, "pool_available": 1}
+
+    monkeypatch.setattr(base.DatabaseWrapper, "_connection_pools", {})
+    assert pool_figures() == {}
+    monkeypatch.setattr(base.DatabaseWrapper, "_connection_pools", {"default": Pool()})
+    assert pool_figures() == {"default": {"pool_size": 3, "pool_available": 1}}
