@@ -1,0 +1,134 @@
+"""The rules, routes and dashboards in deploy/ are valid, and know the metrics that there are."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from project.env import ROOT
+
+DEPLOY = ROOT / "deploy"
+RULES = DEPLOY / "prometheus" / "rules.yml"
+DASHBOARDS = runpy.run_path(str(DEPLOY / "grafana" / "dashboards.py"))
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
+)
+needs_amtool = pytest.mark.skipif(
+    shutil.which("amtool") is None,
+    reason="amtool is not installed (Debian: prometheus-alertmanager)",
+)
+
+
+def output_of(*command: str) -> str:
+    """What a tool says that is content with what it sees."""
+    made = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made.stdout
+
+
+@needs_promtool
+def test_prometheus_takes_its_configuration_and_rules() -> None:
+    output_of("promtool", "check", "config", "--syntax-only", "deploy/prometheus/prometheus.yml")
+    assert "rules found" in output_of("promtool", "check", "rules", str(RULES))
+
+
+@needs_promtool
+def test_each_alert_comes_when_it_should_and_not_before() -> None:
+    assert "SUCCESS" in output_of("promtool", "test", "rules", "deploy/prometheus/rules.test.yml")
+
+
+@needs_amtool
+def test_alertmanager_takes_its_configuration() -> None:
+    output_of("amtool", "check-config", "deploy/alertmanager/alertmanager.yml")
+
+
+@needs_amtool
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "pager"), ("ticket", "tickets")])
+def test_what_pages_and_what_can_wait_go_to_different_places(severity: str, receiver: str) -> None:
+    routes = ("amtool", "config", "routes", "test")
+    file = "--config.file=deploy/alertmanager/alertmanager.yml"
+    assert output_of(*routes, file, f"severity={severity}").strip() == receiver
+
+
+def alerts() -> list[str]:
+    return re.findall(r"- alert: (\w+)", RULES.read_text())
+
+
+def test_each_alert_is_tested_and_has_a_section_in_the_runbook() -> None:
+    tests = (DEPLOY / "prometheus" / "rules.test.yml").read_text()
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+
+    assert len(alerts()) >= 10
+    for alert in alerts():
+        assert f"alertname: {alert}\n        exp_alerts" in tests
+        assert f"{{eval_time: 100m, alertname: {alert}}}" in tests
+        assert f"docs/runbook.md#{alert.lower()}\n" in RULES.read_text()
+        assert f"\n## {alert}\n" in runbook
+    assert re.findall(r"^## (\w+)$", runbook, re.MULTILINE) == alerts()
+
+
+def test_the_dashboards_are_those_of_the_script() -> None:
+    made = DASHBOARDS["texts"]()
+    assert set(made) == {path.name for path in (DEPLOY / "grafana").glob("*.json")}
+    for name, text in made.items():
+        assert (DEPLOY / "grafana" / name).read_text(encoding="utf-8") == text
+
+
+def panels() -> Iterator[dict[str, Any]]:
+    for text in DASHBOARDS["texts"]().values():
+        yield from json.loads(text)["panels"]
+
+
+def test_no_panel_lies_over_another_and_each_has_something_to_show() -> None:
+    for text in DASHBOARDS["texts"]().values():
+        covered: set[tuple[int, int]] = set()
+        for panel in json.loads(text)["panels"]:
+            place = panel["gridPos"]
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert not cells & covered
+            assert max(x for x, _ in cells) < 24
+            covered |= cells
+            assert panel["targets"]
+            assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def expressions() -> list[str]:
+    return [target["expr"] for panel in panels() for target in panel["targets"]]
+
+
+@needs_promtool
+def test_prometheus_understands_every_query_of_the_dashboards(tmp_path) -> None:
+    rules = [
+        {"record": f"dashboards:{number}", "expr": expression}
+        for number, expression in enumerate(expressions())
+    ]
+    file = tmp_path / "queries.yml"
+    file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+    output_of("promtool", "check", "rules", str(file))
+
+
+def metrics_in(text: str) -> set[str]:
+    prefixes = "http_request|asgi_health_|django_handoff_|database_pool_"
+    return set(re.findall(rf"(?<![\w:])(?:{prefixes})\w+", text))
+
+
+def test_rules_and_dashboards_ask_only_for_metrics_that_are_documented() -> None:
+    """And what is documented is exposed: tests/servers sees to that."""
+    documented = metrics_in((ROOT / "docs" / "operations.md").read_text())
+    asked = set().union(*map(metrics_in, [RULES.read_text(), *expressions()]))
+
+    assert asked
+    assert {re.sub(r"_(bucket|total)$", "", name) for name in asked} - {
+        re.sub(r"_total$", "", name) for name in documented
+    } == set()
