@@ -1,5 +1,7 @@
 """The slow half: Django, loaded behind the gate while it answers probes."""
 
+from functools import partial
+
 from asgi_health import LoadedApp
 from asgi_health.adapters.django.loader import (
     close_connections,
@@ -15,6 +17,7 @@ from project.env import current
 from project.metrics import RequestMetrics
 from project.peers import Peers
 from project.security_headers import security_headers
+from project.tracing import import_tracing, is_wanted, trace_worker
 from project.worker_figures import worker_figures
 from project.worker_life import WorkerLife
 
@@ -31,6 +34,9 @@ def load() -> LoadedApp:
     with step("environment"):
         current().check()
     env = current()
+    if is_wanted(env):
+        with step("traces"):
+            import_tracing(env)
     django = load_django("project.settings", handoff=env.handoff, threads=env.handoff_threads)
     with step("static files"):
         from project.static_files import ROUTES, with_static_files  # noqa: PLC0415 - needs Django's settings
@@ -50,8 +56,10 @@ def load() -> LoadedApp:
     # The ping passes every middleware and needs no dependency.
     warmup = warmup_for("/api/ping", statuses=frozenset({200}))
     details = handoff_details(django)
+    # The first to begin is the last to end: what the others do at their end is traced.
+    tracing = [partial(trace_worker, env)] if is_wanted(env) else []
     return LoadedApp(
-        WorkerLife(edge, [worker_figures(shared, details)]),
+        WorkerLife(edge, [*tracing, worker_figures(shared, details)]),
         warmup=warmup,
         websocket=False,  # Django's handler has none
         before_fork=close_connections,

@@ -138,17 +138,12 @@ def gunicorn_config(env: Env) -> dict[str, object]:
 
 
 def _formatter(env: Env, *, terminal: bool) -> logging.Formatter:
-    redactor = Redactor(_known_secrets(env))
+    redactor = Redactor(env.secrets)
     if env.log_format == "text" or (env.log_format == "auto" and terminal):
         return TextFormatter(redactor)
     named = {"release": env.release, "instance": env.instance}
     static = {name: value for name, value in named.items() if value}
     return JsonFormatter(redactor, static=static)
-
-
-def _known_secrets(env: Env) -> list[str]:
-    secrets = (env.secret_key, *env.secret_key_fallbacks, env.health_token, env.database.password)
-    return [secret for secret in secrets if secret]
 
 
 def _of_request() -> dict[str, object]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal, Self
+from urllib.parse import unquote
 
 from asgi_health.errors import LoadError
 from project.env import rules
@@ -80,6 +81,9 @@ class Env:
     log_level: str
     log_format: str
     access_log_lines_per_s: int
+    traces_exporter: Literal["otlp", "console", "none"]
+    otel: tuple[tuple[str, str], ...] = field(repr=False)
+    """Every variable of OpenTelemetry, by name: its SDK reads most of them by itself."""
     problems: tuple[str, ...] = ()
 
     @classmethod
@@ -137,8 +141,16 @@ class Env:
             log_level=reader.text("LOG_LEVEL"),
             log_format=reader.text("LOG_FORMAT"),
             access_log_lines_per_s=reader.integer("ACCESS_LOG_LINES_PER_S"),
+            traces_exporter=_traces_exporter(reader),
+            otel=_otel({**values, **given}),
             problems=reader.finish(),
         )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Whatever must appear in no log line and no trace."""
+        found = (self.secret_key, *self.secret_key_fallbacks, self.health_token)
+        return tuple(filter(None, (*found, self.database.password, *_otel_secrets(self.otel))))
 
     def check(self) -> None:
         """Raise when something is wrong.
@@ -241,6 +253,31 @@ def _database(reader: Reader) -> Database:
 def _workers(database: Database) -> str:
     # On the embedded defaults, rate limits and live messages reach one process only.
     return "1" if database.embedded else str(min(os.cpu_count() or 1, _WORKERS_MAX))
+
+
+def _traces_exporter(reader: Reader) -> Literal["otlp", "console", "none"]:
+    named = reader.text("OTEL_TRACES_EXPORTER")
+    endpoints = [
+        reader.text(name)
+        for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    ]
+    if reader.flag("OTEL_SDK_DISABLED") or named == "none":
+        return "none"
+    if named == "console":
+        return "console"
+    return "otlp" if named or any(endpoints) else "none"
+
+
+def _otel(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(pair for pair in values.items() if pair[0].startswith("OTEL_")))
+
+
+def _otel_secrets(variables: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """The values of the headers that the exporter sends: keys of the receiver."""
+    for name, value in variables:
+        if name.startswith("OTEL_EXPORTER_") and name.endswith("_HEADERS"):
+            for header in value.split(","):
+                yield unquote(header.partition("=")[2].strip())
 
 
 def _ready_workers_min(reader: Reader, *, workers: int) -> int:

@@ -32,6 +32,7 @@ _SITE: Final = "Site"
 _HEALTH: Final = "Health and boot"
 _SERVER: Final = "Server"
 _LOGS: Final = "Logs"
+_TRACES: Final = "Traces"
 _PRODUCT_ORIGINS: Final = "https://vlanet.net,https://www.vlanet.net"
 
 VARIABLES: Final = (
@@ -363,5 +364,32 @@ VARIABLES: Final = (
         section=_LOGS,
         default=".env",
         help="A file of NAME=value lines that the environment overrides. /dev/null for none.",
+    ),
+    Variable(
+        name="OTEL_EXPORTER_OTLP_ENDPOINT",
+        kind="text",
+        section=_TRACES,
+        help="Where OpenTelemetry's collector takes OTLP over HTTP. Given, traces are on.",
+    ),
+    Variable(
+        name="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        kind="text",
+        section=_TRACES,
+        help="The whole address for traces, if it is not OTEL_EXPORTER_OTLP_ENDPOINT/v1/traces.",
+    ),
+    Variable(
+        name="OTEL_TRACES_EXPORTER",
+        kind="text",
+        section=_TRACES,
+        default_note="`otlp` with an endpoint, `none` without",
+        choices=("otlp", "console", "none"),
+        help="otlp: to the collector. console: to standard output. none: no traces.",
+    ),
+    Variable(
+        name="OTEL_SDK_DISABLED",
+        kind="flag",
+        section=_TRACES,
+        default="0",
+        help="No traces, whatever else is set. The other OTEL_ variables: docs/operations.md.",
     ),
 )

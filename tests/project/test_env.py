@@ -95,6 +95,10 @@ CHANGES = {
     "LOG_FORMAT": "json",
     "ACCESS_LOG_LINES_PER_S": "0",
     "ENV_FILE": "/there/is/no/such/file",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4318",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector.example:4318/v1/traces",
+    "OTEL_TRACES_EXPORTER": "console",
+    "OTEL_SDK_DISABLED": "true",
 }
 
 
