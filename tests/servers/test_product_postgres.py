@@ -1,6 +1,7 @@
 """The product on a real PostgreSQL: as many connections as its pools may have, and not one more."""
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.servers.conftest import Run
-from tests.servers.harness import ROOT, Server
+from tests.servers.harness import ROOT, Server, until
 from tests.services.postgres import Postgres
 
 pytest.importorskip("django")
@@ -101,6 +102,20 @@ def test_more_requests_than_connections_wait_for_one(
     answers = [answer for one in asked for answer in one.result()]
     assert answers == [(200, 0)] * (CLIENTS * REQUESTS)
     assert 1 <= most <= WORKERS * POOL_SIZE
+
+    def figures() -> tuple[int, int]:
+        """The connections of all pools that are open, and how many they may have, as scraped."""
+        text = server.ask("/metrics").text
+        names = ("database_pool_connections", "database_pool_connections_limit")
+        found = (
+            re.search(rf'^{name}{{database="default"}} (\d+)', text, re.MULTILINE) for name in names
+        )
+        is_open, limit = (0 if one is None else int(one[1]) for one in found)
+        return is_open, limit
+
+    ((now,),) = postgres.execute(f"SELECT count(*) {OTHERS}")
+    until(lambda: figures()[0] == now, f"a word of {now} connections")
+    assert figures()[1] in {POOL_SIZE, POOL_SIZE * WORKERS}  # of the workers that have asked it
 
     server.tell(signal.SIGTERM)
     assert server.wait_ended() == 0, server.log
