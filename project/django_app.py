@@ -47,7 +47,11 @@ def load() -> LoadedApp:
         requests = RequestMetrics(shared)
     edge = Edge(
         served,
-        peers=Peers(env.forwarded_allow_ips, address_header=env.client_address_header),
+        peers=Peers(
+            env.forwarded_allow_ips,
+            address_header=env.client_address_header,
+            id_header=env.request_id_header,
+        ),
         access_log=AccessLog(lines_per_s=env.access_log_lines_per_s),
         observe=requests.observe,
         headers=security_headers(env),

@@ -4,8 +4,8 @@ and the headers that protect browsers.
 A middleware of Django's would cost more, and would not see static files.
 """
 
+import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -21,13 +21,14 @@ __all__ = ["CLIENT_LEFT", "Edge", "Observe"]
 Observe = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds when a request is over."""
 
+_log = logging.getLogger("project.edge")
+
 CLIENT_LEFT: Final = 499
 """The status of a request whose client left before an answer was begun; the number is nginx's."""
 
 _FAILED: Final = 500
 _UNMATCHED: Final = "unmatched"
-_ID_HEADERS: Final = (b"x-railway-request-id", b"x-request-id")
-_LEGAL_ID: Final = re.compile(rb"[A-Za-z0-9._:=+/-]{8,128}")
+_PATH_MAX: Final = 500
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -71,7 +72,7 @@ class Edge:
         client = self._peers.client_of(scope)
         if client is not None:
             scope = {**scope, "client": client}
-        context = RequestContext(self._given_id(scope) or self._ids.next())
+        context = RequestContext(self._peers.id_of(scope) or self._ids.next())
         token = current_request.set(context)
         try:
             if scope["type"] == "http":
@@ -92,9 +93,10 @@ class Edge:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], request_id]
-                there = {name.lower() for name, _ in headers}
-                headers += [header for header in self._headers if header[0] not in there]
+                given = message.get("headers", ())
+                there = {name.lower() for name, _ in given}
+                added = [header for header in self._headers if header[0] not in there]
+                headers = [*given, request_id, *added]
                 message = {**message, "headers": headers}
             elif message["type"] == "http.response.body":
                 sent_bytes += len(message.get("body", b""))
@@ -115,11 +117,18 @@ class Edge:
                 status=status,
                 duration_s=duration_s,
                 sent_bytes=sent_bytes,
-                path=scope["path"] if route == _UNMATCHED else None,
+                path=scope["path"][:_PATH_MAX] if route == _UNMATCHED else None,
             )
-            if self._observe is not None:
-                self._observe(answered.method, route, status, duration_s)
             self._access_log.note(context, answered)
+            self._count(answered)
+
+    def _count(self, answered: Answered) -> None:
+        if self._observe is None:
+            return
+        try:
+            self._observe(answered.method, answered.route, answered.status, answered.duration_s)
+        except Exception:  # noqa: BLE001 - the edge: who counts must not fail who is served
+            _log.exception("a request is not counted")
 
     def _folder_of(self, path: str) -> str:
         """The route of a request that reached no view: a path of one's own makes no new route."""
@@ -127,14 +136,6 @@ class Edge:
             if path.startswith(folder):
                 return route
         return _UNMATCHED
-
-    def _given_id(self, scope: Scope) -> str | None:
-        """The id that a trusted proxy has given to the request."""
-        given = {name: value for name, value in scope["headers"] if name in _ID_HEADERS}
-        if not given or not self._peers.believes(scope.get("client")):
-            return None
-        found = next(given[name] for name in _ID_HEADERS if name in given)
-        return found.decode("ascii") if _LEGAL_ID.fullmatch(found) else None
 
 
 def _is_warmup(scope: Scope) -> bool:

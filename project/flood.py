@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 __all__ = ["Flood"]
 
-_KINDS_MAX = 1000
 _OWN_QUOTA = "project.access"
+
+_KindOfLine = tuple[str, int, str, int]
 
 
 class Flood(logging.Filter):
     """Lets at most so many lines of one kind pass in a second; the next one says how many did not.
 
-    Of one kind are lines of one logger and level with the same message before its arguments.
+    Of one kind are lines of one logger and level that the same line of code has written.
     Critical lines always pass, and those of `project.access`, which has a limit of its own.
 
     Args:
@@ -28,17 +29,16 @@ class Flood(logging.Filter):
         super().__init__()
         self._per_s, self._clock = lines_per_s, clock
         self._second = -1
-        self._passed: dict[tuple[str, int, str], int] = {}
-        self._skipped: dict[tuple[str, int, str], int] = {}
+        self._passed: dict[_KindOfLine, int] = {}
+        self._skipped: dict[_KindOfLine, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.CRITICAL or record.name == _OWN_QUOTA:
             return True
-        second, kind = int(self._clock()), (record.name, record.levelno, str(record.msg))
+        second = int(self._clock())
+        kind = (record.name, record.levelno, record.pathname, record.lineno)
         if second != self._second:
             self._second, self._passed = second, {}
-            if len(self._skipped) > _KINDS_MAX:  # each is another text, so that none comes again
-                self._skipped = {}
         count = self._passed[kind] = self._passed.get(kind, 0) + 1
         if count > self._per_s:
             self._skipped[kind] = self._skipped.get(kind, 0) + 1

@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         redactor = self._redactor
         fields: dict[str, object] = {
-            "message": redactor.text(record.getMessage()),
+            "message": redactor.text(_message(record)),
             "level": record.levelname.lower(),
             "timestamp": _moment(record).isoformat(timespec="milliseconds"),
             "logger": record.name,
@@ -79,7 +79,7 @@ class TextFormatter(logging.Formatter):
         redactor = self._redactor
         # UTC: the local zone changes while Django's settings load.
         moment = _moment(record).strftime("%H:%M:%SZ")
-        line = f"{moment} {record.levelname:<7} {record.name}: {redactor.text(record.getMessage())}"
+        line = f"{moment} {record.levelname:<7} {record.name}: {redactor.text(_message(record))}"
         fields = _of_request() | {
             name: redactor.field(name, value) for name, value in _extra(record).items()
         }
@@ -154,6 +154,14 @@ def _of_request() -> dict[str, object]:
     if request.trace_id is None:
         return {"request_id": request.request_id}
     return {"request_id": request.request_id, "trace_id": request.trace_id}
+
+
+def _message(record: logging.LogRecord) -> str:
+    """With its arguments; a line whose arguments do not fit must not go to stderr unredacted."""
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - whatever the arguments' own methods raise
+        return f"{record.msg} (its arguments do not fit: {type(error).__name__})"
 
 
 def _moment(record: logging.LogRecord) -> datetime:

@@ -4,6 +4,7 @@ A route is a template or one of a few fixed words, so that no client can make ne
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,9 @@ _log = logging.getLogger("project.metrics")
 
 BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LABELS: Final = ("method", "route", "status")
+
+_PAUSE_S: Final = 30.0
+"""After a failure: the attempt itself waits for a disk."""
 
 _Pair = tuple[Callable[[], None], Callable[[float], None]]
 
@@ -39,7 +43,7 @@ class RequestMetrics:
             buckets=BUCKETS_S,
         )
         self._pairs: dict[tuple[str, str, int], _Pair] = {}
-        self._has_failed = False
+        self._again_s = 0.0
 
     def observe(self, method: str, route: str, status: int, duration_s: float) -> None:
         """A request is over. A few microseconds, but for the first one of its kind."""
@@ -49,14 +53,15 @@ class RequestMetrics:
 
     def _pair(self, method: str, route: str, status: int) -> _Pair:
         """What counts requests of this kind; nothing where no file can be written."""
+        if time.monotonic() < self._again_s:
+            return _count_nothing, _spend_nothing
         try:
             self._shared.join()
             labels = (method, route, str(status))
             count, spend = self._requests.labels(*labels), self._durations.labels(*labels)
         except OSError as error:  # a full disk is no reason to fail a request
-            if not self._has_failed:
-                _log.error("requests are not counted: %s", error)
-            self._has_failed = True
+            _log.error("requests are not counted: %s", error)
+            self._again_s = time.monotonic() + _PAUSE_S
             return _count_nothing, _spend_nothing
         made = self._pairs[method, route, status] = (count.inc, spend.observe)
         return made

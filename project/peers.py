@@ -1,5 +1,6 @@
 """Whom to believe what a request says of itself: its id, and the address of its client."""
 
+import re
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
@@ -9,6 +10,7 @@ from asgi_health.types import Scope
 __all__ = ["Peers"]
 
 _REMEMBERED = 1024
+_LEGAL_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{8,128}")
 
 
 class Peers:
@@ -18,12 +20,20 @@ class Peers:
         proxies: addresses and networks; `*` is everybody.
         address_header: the header in which they name the client's address, in small letters; empty
             where `X-Forwarded-For` is all there is, which the server has read already.
+        id_header: the header in which they name the request, in small letters.
     """
 
-    def __init__(self, proxies: tuple[str, ...], *, address_header: str = "") -> None:
+    def __init__(
+        self,
+        proxies: tuple[str, ...],
+        *,
+        address_header: str = "",
+        id_header: str = "x-request-id",
+    ) -> None:
         self._believes_all = "*" in proxies
         self._networks = tuple(ip_network(proxy) for proxy in proxies if proxy != "*")
         self._header = address_header.encode("ascii")
+        self._id_header = id_header.encode("ascii")
         self._is_proxy = lru_cache(_REMEMBERED)(self._find)
 
     def believes(self, client: Any) -> bool:
@@ -48,6 +58,13 @@ class Peers:
             return str(ip_address(named[0].decode("ascii").strip())), 0
         except ValueError:  # UnicodeDecodeError is one
             return None
+
+    def id_of(self, scope: Scope) -> str | None:
+        """The id that a trusted proxy has given to the request; None where there is none."""
+        given = [value for name, value in scope["headers"] if name == self._id_header]
+        if len(given) != 1 or not self.believes(scope.get("client")):
+            return None
+        return given[0].decode("ascii") if _LEGAL_ID.fullmatch(given[0]) else None
 
     def _find(self, host: str) -> bool:
         try:

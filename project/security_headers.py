@@ -19,12 +19,13 @@ _PERMISSIONS: Final = "camera=(), geolocation=(), microphone=(), payment=(), usb
 def security_headers(env: Env) -> dict[str, str]:
     """The headers for an answer that does not set them itself."""
     headers = {
-        "Content-Security-Policy": _CONTENT,
         "Permissions-Policy": _PERMISSIONS,
         "Referrer-Policy": "same-origin",
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }
+    if not env.debug:  # Django's pages for developers have their styles inside
+        headers["Content-Security-Policy"] = _CONTENT
     if env.https_only and env.hsts_s:
         headers["Strict-Transport-Security"] = f"max-age={env.hsts_s}; includeSubDomains; preload"
     return headers

@@ -6,7 +6,7 @@ Summed over the workers that live.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 from asgi_health.adapters.django.pools import pool_figures
@@ -51,20 +51,22 @@ def worker_figures(
             yield
         finally:
             telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await telling
+            await asyncio.wait({telling})
             shared.leave()
 
     return live
 
 
 async def _tell_for_ever(gauges: "_Gauges", handoff: Callable[[], Mapping[str, Any]]) -> None:
+    has_failed = False
     while True:
         try:
             gauges.tell(handoff(), pool_figures())
-        except OSError as error:
-            _log.error("there are no more figures of this worker: %s", error)
-            return
+            has_failed = False
+        except Exception as error:  # noqa: BLE001 - the edge: figures harm nobody
+            if not has_failed:
+                _log.error("a worker cannot tell its figures", exc_info=error)
+            has_failed = True
         await asyncio.sleep(_INTERVAL_S)
 
 

@@ -25,6 +25,10 @@ _FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)(?:-(\d+))?\.
 _MANIFEST = "archive.json"
 _END = "# EOF\n"
 _HEAD_BYTES = 8
+_ENTRY_BYTES = 32
+"""What a value takes beside its name, at most."""
+
+_FIRST_BYTES = 1 << 16
 
 
 class Multiprocess:
@@ -153,7 +157,7 @@ class _Archive:
 
     def _write(self, sources: Iterable[Path], number: int) -> tuple[str, ...]:
         """Sum the files by kind; the names of the new archives."""
-        mapped = _library("mmap_dict").MmapedDict
+        mapped = _library("values").MmapedDict
         sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for path in sources:
             if path.stat().st_size >= _HEAD_BYTES:
@@ -217,8 +221,36 @@ def _name_files_by_process() -> None:
     values = _library("values")
     if getattr(values.ValueClass, "is_named_by_process", False):
         return
+    values.MmapedDict = _allocating(values.MmapedDict)
     values.ValueClass = values.MultiProcessValue(_identity())
     values.ValueClass.is_named_by_process = True
+
+
+def _allocating(mapped: Any) -> Any:
+    """The same, but with its room on the disk before it is written to.
+
+    The library makes files with holes: where the disk is full, writing to one ends the process by
+    SIGBUS, which nobody can catch. So it is an OSError, before anything is written.
+    """
+
+    class Allocated(mapped):  # type: ignore[misc]  # the library is hardly annotated
+        def __init__(self, filename: str, read_mode: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's signature
+            if not read_mode:
+                with Path(filename).open("ab") as file:
+                    if not file.tell():
+                        os.posix_fallocate(file.fileno(), 0, _FIRST_BYTES)
+            super().__init__(filename, read_mode)
+
+        def _init_value(self, key: str) -> None:
+            needed = self._used + len(key.encode()) + _ENTRY_BYTES
+            capacity = self._capacity
+            while needed > capacity:
+                capacity *= 2
+            if capacity > self._capacity:
+                os.posix_fallocate(self._f.fileno(), 0, capacity)
+            super()._init_value(key)
+
+    return Allocated
 
 
 def _library(name: str) -> Any:

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 """The folder of the repository: relative paths start here, whatever the current folder is."""
 
 _WORKERS_MAX: Final = 4
+_KEY_LENGTH_MIN: Final = 16
 _DEBUG_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 _DEBUG_ORIGINS: Final = ("http://localhost:3000",)
 _DEFAULT_DATABASE: Final = "sqlite:///var/db.sqlite3"
@@ -76,6 +77,7 @@ class Env:
     handoff_threads: int
     forwarded_allow_ips: tuple[str, ...]
     client_address_header: str
+    request_id_header: str
     release: str | None
     instance: str | None
     log_level: str
@@ -136,6 +138,7 @@ class Env:
             handoff_threads=reader.integer("HANDOFF_THREADS"),
             forwarded_allow_ips=_proxies(reader, platform),
             client_address_header=_address_header(reader, platform),
+            request_id_header=platform.request_id_header,
             release=reader.text("RELEASE") or None,
             instance=reader.text("INSTANCE") or None,
             log_level=reader.text("LOG_LEVEL"),
@@ -277,7 +280,9 @@ def _otel_secrets(variables: Iterable[tuple[str, str]]) -> Iterable[str]:
     for name, value in variables:
         if name.startswith("OTEL_EXPORTER_") and name.endswith("_HEADERS"):
             for header in value.split(","):
-                yield unquote(header.partition("=")[2].strip())
+                found = unquote(header.partition("=")[2].strip())
+                if len(found) >= _KEY_LENGTH_MIN:  # a shorter one names a tenant
+                    yield found
 
 
 def _ready_workers_min(reader: Reader, *, workers: int) -> int:

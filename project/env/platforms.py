@@ -15,6 +15,7 @@ class Platform:
     marker: str
     proxies: str
     address_header: str = ""
+    request_id_header: str = "x-request-id"
     hold_s: str = "55"
     graceful_s: str = "25"
     drain_s: str = "5"
@@ -27,6 +28,7 @@ _PLATFORMS: Final = (
         marker="RAILWAY_",
         proxies="100.64.0.0/10",
         address_header="X-Real-IP",
+        request_id_header="x-railway-request-id",
         drain_s="2",
     ),
     Platform(

@@ -21,6 +21,8 @@ __all__ = ["trace_connections"]
 _TEXT_MAX: Final = 4096
 _OPERATION: Final = re.compile(r"\W*(\w{1,30})")
 _LITERAL: Final = re.compile(r"'(?:[^']|'')*(?:'|$)")
+_ODD: Final = ("--", "/*", "$", "\\")
+"""With comments and other ways to quote, nobody knows where a literal ends."""
 
 
 def trace_connections() -> None:
@@ -74,11 +76,16 @@ def _fail(span: Span, error: Exception) -> None:
         span.set_attribute("db.response.status_code", state)
 
 
-@lru_cache(maxsize=512)
 def _described(sql: str) -> tuple[str, str]:
     """The operation and the text; what somebody wrote into it as a literal is left out."""
+    return _parsed(sql) if len(sql) <= _TEXT_MAX else (_parsed(sql[:_TEXT_MAX])[0], "")
+
+
+@lru_cache(maxsize=512)
+def _parsed(sql: str) -> tuple[str, str]:
     found = _OPERATION.match(sql)
-    return found[1].upper() if found else "QUERY", _LITERAL.sub("?", sql)[:_TEXT_MAX]
+    is_plain = sql.count("'") % 2 == 0 and not any(odd in sql for odd in _ODD)
+    return found[1].upper() if found else "QUERY", _LITERAL.sub("?", sql) if is_plain else ""
 
 
 def _namespace(connection: BaseDatabaseWrapper) -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
+from django.db import DatabaseError
 from opentelemetry import trace
 from opentelemetry.propagate import extract, inject
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -69,14 +70,20 @@ def record_error(span: Span, error: BaseException) -> None:
     if not span.is_recording():
         return
     kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    redact = redactor().text
     span.set_status(StatusCode.ERROR)
     span.set_attribute("error.type", kind)
-    span.add_event(
-        "exception",
-        {
-            "exception.type": kind,
-            "exception.message": redact(str(error)),
-            "exception.stacktrace": redact("".join(traceback.format_exception(error))),
-        },
-    )
+    event = {"exception.type": kind}
+    if not _quotes_rows(error):
+        redact = redactor().text
+        event["exception.message"] = redact(str(error))
+        event["exception.stacktrace"] = redact("".join(traceback.format_exception(error)))
+    span.add_event("exception", event)
+
+
+def _quotes_rows(error: BaseException | None) -> bool:
+    """Whether a database has spoken: its messages contain values of rows. The log has them."""
+    while error is not None:
+        if isinstance(error, DatabaseError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

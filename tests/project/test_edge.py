@@ -96,8 +96,8 @@ async def test_each_request_has_an_id_of_its_own_and_gets_it_back() -> None:
 async def test_a_trusted_proxys_id_is_kept() -> None:
     edged = Edged(answering())
     assert id_of(await edged.ask(client=PROXY, x_request_id="given-by-proxy")) == "given-by-proxy"
-    railway = {"x_request_id": "of-the-client", "x_railway_request_id": "of-the-railway"}
-    assert id_of(await edged.ask(client=PROXY, **railway)) == "of-the-railway"
+    both = {"x_request_id": "of-the-proxy", "x_railway_request_id": "of-the-client"}
+    assert id_of(await edged.ask(client=PROXY, **both)) == "of-the-proxy"
     assert (
         id_of(await edged.ask(client=("198.51.100.1", 0), x_request_id="forwarded")) == "forwarded"
     )
@@ -205,6 +205,32 @@ async def test_the_gates_warm_up_is_nobodys_request(caplog: pytest.LogCaptureFix
     await send_warmup(edged.edge, Warmup(path="/"), state=None)
 
     assert (edged.observed, caplog.records) == ([], [])
+
+
+async def test_a_path_without_end_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "project.access")
+    await Edged(answering()).ask("/" + "token-" * 100_000)
+    assert len(vars(caplog.records[0])["path"]) == 500
+
+
+async def test_who_cannot_count_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    edged = Edged(answering())
+    edged.durations_s = ()  # type: ignore[assignment]
+
+    sent = await edged.ask()
+
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "a request is not counted"
+    ]
+
+
+async def test_an_answer_without_headers_gets_ours() -> None:
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    assert len(id_of(await Edged(bare).ask())) > 16
 
 
 async def test_an_application_that_raises_is_noted_as_500_and_still_raises() -> None:

@@ -307,6 +307,11 @@ def test_railway_is_understood() -> None:
     assert "https://mine.up.railway.app" not in env.cors_origins
     assert (env.release, env.instance, env.port) == ("f00ba4", "replica", 7777)
     assert env.forwarded_allow_ips == ("100.64.0.0/10",)
+    assert env.client_address_header == "x-real-ip"
+    assert (env.request_id_header, read().request_id_header) == (
+        "x-railway-request-id",
+        "x-request-id",
+    )
 
 
 def test_heroku_render_and_fly_are_understood() -> None:

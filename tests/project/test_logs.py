@@ -297,3 +297,17 @@ def test_who_presses_ctrl_c_sees_what_python_shows(capsys: pytest.CaptureFixture
 
     assert stream.getvalue() == ""
     assert "KeyboardInterrupt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_line_whose_arguments_do_not_fit_is_written_without_them(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = io.StringIO()
+    logs.configure(env(LOG_FORMAT=log_format), stream=stream)
+
+    logging.getLogger("somebody").error("attempts: %d", "sekret-token", extra={"r": float("nan")})
+
+    assert "attempts: %d (its arguments do not fit: TypeError)" in stream.getvalue()
+    assert "sekret" not in stream.getvalue() + capsys.readouterr().err
+    assert "NaN" not in stream.getvalue()

@@ -68,17 +68,52 @@ def test_requests_are_counted_by_method_route_and_status(told) -> None:
     assert found["http_request_duration_seconds_bucket['10.0', '499', 'POST', 'unmatched']"] == 0
 
 
-def test_a_request_is_served_where_nothing_can_be_counted(told) -> None:
+def test_after_a_failure_the_disk_is_left_alone_for_a_while(told) -> None:
     found = told(
         "import asgi_health.fleet.folder as folder\n"
-        "join = folder.InstanceFolder.join\n"
-        "def full(self): raise OSError('no space')\n"
-        "folder.InstanceFolder.join = full\n"
-        "for _ in range(3): requests.observe('GET', '/', 200, 0.1)\n"
-        "folder.InstanceFolder.join = join\n"
+        "from unittest.mock import patch\n"
+        "full = OSError('no space')\n"
+        "with patch.object(folder.InstanceFolder, 'join', side_effect=full) as join:\n"
+        "    for _ in range(3): requests.observe('GET', '/', 200, 0.1)\n"
+        "assert join.call_count == 1\n"
+        "requests._again_s = 0.0\n"
         "requests.observe('GET', '/', 200, 0.1)\n"
     )
     assert found["http_requests_total['/', '200', 'GET']"] == 1
+
+
+FULL = """
+mount -t tmpfs -o size=256k none "$1" || exit 77
+TMPDIR="$1" exec "$2" -c '
+import os, pathlib
+from asgi_health.adapters.prometheus import Multiprocess
+from project.metrics import RequestMetrics
+shared = Multiprocess()
+requests = RequestMetrics(shared)
+shared.join()
+requests.observe("GET", "/first", 200, 0.1)
+folder = pathlib.Path(os.environ["TMPDIR"])
+try:
+    (folder / "rest").write_bytes(bytes(1 << 20))
+except OSError:
+    pass
+for number in range(3000):
+    requests.observe("GET", f"/{number}", 200, 0.1)
+requests.observe("GET", "/first", 200, 0.1)
+print(shared.expose().count("http_requests_total"))
+'
+"""
+
+
+def test_a_full_disk_ends_no_worker_and_fails_no_request(tmp_path: Path) -> None:
+    made = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", FULL, "sh", str(tmp_path), sys.executable],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if made.returncode == 77 or "unshare" in made.stderr:
+        pytest.skip(f"no disk of its own can be had here: {made.stderr}")
+    assert (made.returncode, made.stderr.count("are not counted")) == (0, 1), made.stderr
+    assert int(made.stdout) > 1
 
 
 async def test_the_warm_up_is_no_request() -> None:

@@ -90,9 +90,11 @@ def test_an_unknown_exporter_is_a_problem() -> None:
 
 
 def test_the_keys_of_the_receiver_are_secrets() -> None:
-    found = env(OTEL_EXPORTER_OTLP_HEADERS="api-key=not%20for%20you,other=neither-for-you")
+    keys = "api-key=not%20for%20you%20at%20all,other=neither-for-you-nor-me"
+    found = env(OTEL_EXPORTER_OTLP_HEADERS=f"{keys},tenant=production")
 
-    assert {"not for you", "neither-for-you"} <= set(found.secrets)
+    assert {"not for you at all", "neither-for-you-nor-me"} <= set(found.secrets)
+    assert "production" not in found.secrets
     assert "for-you" not in repr(found)
 
 
