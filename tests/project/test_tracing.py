@@ -338,3 +338,34 @@ def test_the_sdk_says_each_thing_once_a_minute() -> None:
     assert [passes("a %s"), passes("b"), passes("a %s"), passes("b")] == [True, True, False, False]
     now.s = 60.0
     assert [passes("a %s"), passes("a %s")] == [True, False]
+
+
+def test_what_a_database_says_of_a_row_is_not_exported(exported: InMemorySpanExporter) -> None:
+    told = DatabaseError("Key (email)=(hidden@example.org) already exists.")
+
+    with (
+        pytest.raises(ValueError, match="refused"),
+        spans.open_span("work", kind="internal", parent=None, attributes={}),
+    ):
+        raise ValueError("hidden@example.org was refused") from told
+
+    (span,) = exported.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "ValueError"
+    assert "hidden" not in span.to_json()
+
+
+@pytest.mark.parametrize(
+    ("sql", "text"),
+    [
+        ("SELECT a FROM b WHERE c = 'hidden'", "SELECT a FROM b WHERE c = ?"),
+        ("SELECT 'it''s hidden', %s", "SELECT ?, %s"),
+        ("SELECT 1 -- it's\nWHERE a = 'hidden' AND b = 'x'", ""),
+        ("SELECT $$hidden$$", ""),
+        ("SELECT E'it\\'s hidden'", ""),
+        ("INSERT INTO a VALUES ('" + 5000 * "hidden" + "')", ""),
+    ],
+)
+def test_literals_in_a_query_are_left_out(sql: str, text: str) -> None:
+    operation, described = database._described(sql)
+    assert (operation, described) == (sql.partition(" ")[0], text)
