@@ -124,7 +124,7 @@ def metrics_in(text: str) -> set[str]:
 
 
 def test_rules_and_dashboards_ask_only_for_metrics_that_are_documented() -> None:
-    """And what is documented is exposed: tests/servers sees to that."""
+    """And what is documented is told: see test_metrics_served.py, test_product_postgres.py."""
     documented = metrics_in((ROOT / "docs" / "operations.md").read_text())
     asked = set().union(*map(metrics_in, [RULES.read_text(), *expressions()]))
 

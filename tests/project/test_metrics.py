@@ -1,6 +1,5 @@
 """Requests are counted by method, route and status; a worker tells what it has in use."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -11,11 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from asgi_health.adapters.django.pools import pool_figures
-from asgi_health.warmup import Warmup, send_warmup
-from project.access_log import AccessLog
-from project.edge import Edge
 from project.env import ROOT
-from project.peers import Peers
 
 SCRIPT = """
 import sys
@@ -114,27 +109,6 @@ def test_a_full_disk_ends_no_worker_and_fails_no_request(tmp_path: Path) -> None
         pytest.skip(f"no disk of its own can be had here: {made.stderr}")
     assert (made.returncode, made.stderr.count("are not counted")) == (0, 1), made.stderr
     assert int(made.stdout) > 1
-
-
-async def test_the_warm_up_is_no_request() -> None:
-    seen: list[str] = []
-
-    async def app(_scope: object, _receive: object, send: object) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    edge = Edge(
-        app,
-        peers=Peers(()),
-        access_log=AccessLog(lines_per_s=0),
-        observe=lambda method, *_: seen.append(method),
-    )
-    await send_warmup(edge, Warmup("/"), state=None)
-    assert seen == []
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
-    sent: asyncio.Queue = asyncio.Queue()
-    await edge(scope, None, sent.put)
-    assert seen == ["GET"]
 
 
 def test_a_pool_is_never_opened_for_the_sake_of_its_figures(monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -81,6 +82,21 @@ def test_one_scrape_has_the_requests_of_all_workers(server: Server, tmp_path: Pa
     assert told["django_handoff_threads_limit"] == 32 * WORKERS
     assert told['asgi_health_worker_rss_bytes{worker="0"}'] > 1_000_000
     assert told['asgi_health_worker_rss_bytes{worker="1"}'] > 1_000_000
+
+
+def test_what_is_documented_is_told(fleet: Server) -> None:
+    """All of it but the pools of PostgreSQL: for them see test_product_postgres.py."""
+    assert fleet.ask("/api/ping").status == 200
+    text = (ROOT / "docs" / "operations.md").read_text()
+    table = text.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`((?:asgi_health|http|django)_\w+)`", table))
+
+    def untold() -> set[str]:
+        told = {re.sub(r"(_bucket)?({.*)?$", "", name) for name in scraped(fleet)}
+        return documented - told
+
+    assert len(documented) >= 15
+    until(lambda: untold() == set(), "the figures of a worker")
 
 
 def test_no_count_falls_while_workers_are_killed_under_load(server: Server, tmp_path: Path) -> None:
