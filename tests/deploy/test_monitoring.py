@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from project.env import ROOT
 
@@ -79,6 +82,39 @@ def test_the_dashboards_are_those_of_the_script() -> None:
     assert set(made) == {path.name for path in (DEPLOY / "grafana").glob("*.json")}
     for name, text in made.items():
         assert (DEPLOY / "grafana" / name).read_text(encoding="utf-8") == text
+
+
+def unknown_keys(given: Any, kept: Any, place: str = "") -> Iterator[str]:
+    """What of the first is missing or another in the second."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for key, value in given.items():
+            yield from unknown_keys(value, kept.get(key), f"{place}.{key}")
+    elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        for number, pair in enumerate(zip(given, kept, strict=True)):
+            yield from unknown_keys(*pair, f"{place}[{number}]")
+    elif given != kept:
+        yield place
+
+
+def through_the_model(dashboard: dict[str, Any]) -> Any:
+    """What Grafana's own model keeps of it."""
+    register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+
+
+def test_grafana_knows_each_key_of_the_dashboards() -> None:
+    for text in DASHBOARDS["texts"]().values():
+        made = json.loads(text)
+        assert list(unknown_keys(made, through_the_model(made))) == []
+
+
+def test_a_key_that_grafana_does_not_know_is_noticed() -> None:
+    made = json.loads(next(iter(DASHBOARDS["texts"]().values())))
+    made["panels"][0]["fieldConfig"]["defaults"]["units"] = "s"
+
+    assert list(unknown_keys(made, through_the_model(made))) == [
+        ".panels[0].fieldConfig.defaults.units"
+    ]
 
 
 def panels() -> Iterator[dict[str, Any]]:
