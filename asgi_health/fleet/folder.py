@@ -23,8 +23,9 @@ __all__ = ["InstanceFolder", "Process", "end_instance", "name_instance"]
 _log = logging.getLogger("asgi_health.fleet")
 
 _VARIABLE = "ASGI_HEALTH_INSTANCE"
-_SUFFIX = ".metrics"
+_SUFFIX, _REMOVED = ".metrics", ".removed"
 _LOCK, _OWNERS, _MEMBER = ".lock", ".owners", ".member-"
+_ATTEMPTS = 100
 
 
 class Process(NamedTuple):
@@ -91,34 +92,42 @@ class InstanceFolder:
         return cls(Path(str(given)) if is_given else path, owner=owner, is_given=is_given)
 
     def join(self) -> None:
-        """Use the folder from now on: make it, and as the first of the instance empty it.
+        """Use the folder from now on: make it; of one that a person has chosen, the first empties it.
+
+        Again when it `is_whole` no more: puts back what is missing.
 
         Raises:
             OSError: it cannot be made or written.
             PermissionError: somebody else may write there.
         """
         if not self._is_given:
-            for left in orphans(_SUFFIX):
+            for left in (*orphans(_SUFFIX), *orphans(_REMOVED)):
                 shutil.rmtree(left, ignore_errors=True)
-        self.path.mkdir(mode=0o700, parents=self._is_given, exist_ok=True)
-        if not self._is_given:
-            _check_private(self.path)
-        with self.locked(exclusive=True):
-            owners = self._living_owners()
-            if not owners:
-                self._empty()
-            text = "\n".join(map(str, {*owners, self.owner}))
-            (self.path / _OWNERS).write_text(text)
-            (self.path / f"{_MEMBER}{Process.current()}").touch()
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._make()
+                with self.locked(exclusive=True):
+                    self._enter()
+                return
+            except FileNotFoundError:  # the last one has left, and removed it, meanwhile
+                if attempt == _ATTEMPTS - 1:
+                    raise
 
     def leave(self) -> None:
         """Use it no more; where no master sees to it, the last one removes it."""
-        with suppress(OSError):  # it is gone, or somebody has made it unreadable
-            with self.locked(exclusive=True):
-                (self.path / f"{_MEMBER}{Process.current()}").unlink(missing_ok=True)
-                is_last = not self._has_members() and not self._has_master()
-            if is_last and not self._is_given:
-                shutil.rmtree(self.path, ignore_errors=True)
+        # It is gone, or somebody has made it unreadable.
+        with suppress(OSError), self.locked(exclusive=True):
+            self._member.unlink(missing_ok=True)
+            if not (self._is_given or self._has_members() or self._has_master()):
+                # In one step: who joins meanwhile finds all of it, or makes another.
+                removed = self.path.with_name(_path_of(Process.current(), _REMOVED).name)
+                self.path.rename(removed)
+                shutil.rmtree(removed, ignore_errors=True)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody, such as a cleaner of temporary files, has taken what `join` put there."""
+        return self._member.exists() and (self.path / _OWNERS).exists()
 
     @contextmanager
     def locked(self, *, exclusive: bool) -> Iterator[None]:
@@ -127,12 +136,42 @@ class InstanceFolder:
         Raises:
             FileNotFoundError: the folder is gone.
         """
-        fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._take_lock(fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
             os.close(fd)
+
+    def _take_lock(self, kind: int) -> int:
+        """A lock of a file that was removed while one waited for it excludes nobody."""
+        while True:
+            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, kind)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(fd), (self.path / _LOCK).stat()):
+                        return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    @property
+    def _member(self) -> Path:
+        return self.path / f"{_MEMBER}{Process.current()}"
+
+    def _make(self) -> None:
+        self.path.mkdir(mode=0o700, parents=self._is_given, exist_ok=True)
+        if not self._is_given:
+            _check_private(self.path)
+
+    def _enter(self) -> None:
+        owners = self._living_owners()
+        if self._is_given and not owners and not self._has_members():
+            self._empty()
+        text = "\n".join(map(str, {*owners, self.owner}))
+        (self.path / _OWNERS).write_text(text)
+        self._member.touch()
 
     def _living_owners(self) -> set[Process]:
         try:
@@ -151,13 +190,13 @@ class InstanceFolder:
 
     def _empty(self) -> None:
         """Of what instances keep: a person may keep other things there."""
-        for pattern in ("*.db", "*.json", f"{_MEMBER}*"):
+        for pattern in ("*.db", "*.json", "*.new", f"{_MEMBER}*"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
 
-def _path_of(owner: Process) -> Path:
-    return instance_path(owner.pid, owner.start, suffix=_SUFFIX)
+def _path_of(process: Process, suffix: str = _SUFFIX) -> Path:
+    return instance_path(process.pid, process.start, suffix=suffix)
 
 
 def _owner(environ: Mapping[str, str]) -> Process:

@@ -302,6 +302,34 @@ def test_a_second_instance_in_a_chosen_folder_wipes_nothing_while_the_first_live
     assert jobs(other.ask("expose")) == 1
 
 
+COMERS_AND_GOERS = """
+import sys
+from pathlib import Path
+from asgi_health.fleet.folder import InstanceFolder, Process
+
+folder = InstanceFolder(Path(sys.argv[1]), owner=Process.current())
+mine = folder.path / f"counter_{folder.owner}.db"
+for _ in range(200):
+    folder.join()
+    mine.touch()
+    with folder.locked(exclusive=False):
+        mine.unlink()
+    folder.leave()
+"""
+
+
+def test_who_comes_while_the_last_one_leaves_finds_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "asgi-health-shared.metrics"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), INSTANCE: ""}
+    command = [sys.executable, "-c", COMERS_AND_GOERS, str(folder)]
+    comers = [
+        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    told = [comer.communicate(timeout=60)[1] for comer in comers]
+    assert told == [""] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_instance_inside_of_another_has_a_folder_of_its_own(start) -> None:
     outer = Path(start().ask("join"))
     inner = start(**{GIVEN: str(outer), INSTANCE: str(Process(os.getppid(), 1))})
