@@ -8,6 +8,7 @@ import atexit
 import fcntl
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
@@ -24,6 +25,7 @@ _log = logging.getLogger("asgi_health.fleet")
 
 _VARIABLE = "ASGI_HEALTH_INSTANCE"
 _SUFFIX, _REMOVED = ".metrics", ".removed"
+_OURS = re.compile(r"asgi-health-\d+-[0-9a-f]{8}-\d+-\d+" + re.escape(_SUFFIX))
 _LOCK, _OWNERS, _MEMBER = ".lock", ".owners", ".member-"
 _ATTEMPTS = 100
 
@@ -88,7 +90,7 @@ class InstanceFolder:
         owner = _owner(os.environ)
         path = _path_of(owner)
         # An instance may have been started from inside another one.
-        is_given = bool(given) and not str(given).endswith(_SUFFIX)
+        is_given = bool(given) and _OURS.fullmatch(Path(str(given)).name) is None
         return cls(Path(str(given)) if is_given else path, owner=owner, is_given=is_given)
 
     def join(self) -> None:

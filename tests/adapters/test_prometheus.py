@@ -302,6 +302,11 @@ def test_a_second_instance_in_a_chosen_folder_wipes_nothing_while_the_first_live
     assert jobs(other.ask("expose")) == 1
 
 
+def test_a_chosen_folder_may_have_any_name(start, tmp_path: Path) -> None:
+    given = tmp_path / "of-our.metrics"
+    assert start(**{GIVEN: str(given)}).ask("join") == str(given)
+
+
 COMERS_AND_GOERS = """
 import sys
 from pathlib import Path
