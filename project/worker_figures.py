@@ -46,7 +46,9 @@ def worker_figures(
             _log.error("there are no figures of this worker: %s", error)
             yield
             return
-        telling = asyncio.create_task(_tell_for_ever(_Gauges(), handoff), name="worker figures")
+        telling = asyncio.create_task(
+            _tell_for_ever(shared, _Gauges(), handoff), name="worker figures"
+        )
         try:
             yield
         finally:
@@ -57,10 +59,13 @@ def worker_figures(
     return live
 
 
-async def _tell_for_ever(gauges: "_Gauges", handoff: Callable[[], Mapping[str, Any]]) -> None:
+async def _tell_for_ever(
+    shared: Multiprocess, gauges: "_Gauges", handoff: Callable[[], Mapping[str, Any]]
+) -> None:
     has_failed = False
     while True:
         try:
+            await asyncio.to_thread(shared.join)  # somebody may have cleared the folder
             gauges.tell(handoff(), pool_figures())
             has_failed = False
         except Exception as error:  # noqa: BLE001 - the edge: figures harm nobody

@@ -94,9 +94,7 @@ class InstanceFolder:
         return cls(Path(str(given)) if is_given else path, owner=owner, is_given=is_given)
 
     def join(self) -> None:
-        """Use the folder from now on: make it; of one that a person has chosen, the first empties it.
-
-        Again when it `is_whole` no more: puts back what is missing.
+        """Use the folder from now on: make it, and as the first empty it if a person has chosen it.
 
         Raises:
             OSError: it cannot be made or written.
@@ -105,11 +103,22 @@ class InstanceFolder:
         if not self._is_given:
             for left in (*orphans(_SUFFIX), *orphans(_REMOVED)):
                 shutil.rmtree(left, ignore_errors=True)
+        self._join(empties=self._is_given)
+
+    def rejoin(self) -> None:
+        """Put back what `join` has made, where it `is_whole` no more; what is left there stays.
+
+        Raises:
+            OSError: as `join`.
+        """
+        self._join(empties=False)
+
+    def _join(self, *, empties: bool) -> None:
         for attempt in range(_ATTEMPTS):
             try:
                 self._make()
                 with self.locked(exclusive=True):
-                    self._enter()
+                    self._enter(empties=empties)
                 return
             except FileNotFoundError:  # the last one has left, and removed it, meanwhile
                 if attempt == _ATTEMPTS - 1:
@@ -167,13 +176,19 @@ class InstanceFolder:
         if not self._is_given:
             _check_private(self.path)
 
-    def _enter(self) -> None:
+    def _enter(self, *, empties: bool) -> None:
         owners = self._living_owners()
-        if self._is_given and not owners and not self._has_members():
+        if empties and not owners and not self._is_used():
             self._empty()
         text = "\n".join(map(str, {*owners, self.owner}))
         (self.path / _OWNERS).write_text(text)
         self._member.touch()
+
+    def _is_used(self) -> bool:
+        """Whether a living process is a member, or writes here: a cleaner may have taken either."""
+        written = (path.stem.rpartition("_")[2] for path in self.path.glob("*.db"))
+        writers = map(Process.parse, written)
+        return self._has_members() or any(one is not None and one.is_alive for one in writers)
 
     def _living_owners(self) -> set[Process]:
         try:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from asgi_health.adapters.prometheus import Multiprocess
 
@@ -14,25 +15,33 @@ def main() -> None:
     counter = Counter("jobs", 'Jobs: "all"\\\n.', ("kind",), registry=None)
     histogram = Histogram("job_seconds", "Time.", ("kind",), registry=None, buckets=(1.0, 2.0))
     gauge = Gauge("in_use", "Now.", ("what",), registry=None, multiprocess_mode="livesum")
+
+    def join() -> str:
+        shared.join()
+        return str(shared.folder.path)
+
+    def count(times: str) -> None:
+        shared.join()
+        for _ in range(int(times)):
+            counter.labels("a").inc()
+            histogram.labels("a").observe(1.5)
+        gauge.labels("a").set(1)
+
+    def count_on(times: str) -> None:
+        for _ in range(int(times)):
+            counter.labels("a").inc()
+
+    orders: dict[str, Callable[..., object]] = {
+        "join": join,
+        "count": count,
+        "count-on": count_on,
+        "expose": shared.expose,
+        "fork": lambda: _fork(counter),
+        "leave": shared.leave,
+    }
     for line in sys.stdin:
         order, *arguments = line.split()
-        answer: object = None
-        if order == "join":
-            shared.join()
-            answer = str(shared.folder.path)
-        elif order == "count":
-            shared.join()
-            for _ in range(int(arguments[0])):
-                counter.labels("a").inc()
-                histogram.labels("a").observe(1.5)
-            gauge.labels("a").set(1)
-        elif order == "expose":
-            answer = shared.expose()
-        elif order == "fork":
-            answer = _fork(counter)
-        elif order == "leave":
-            shared.leave()
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(orders[order](*arguments)), flush=True)
 
 
 def _fork(counter: object) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,11 +18,11 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from asgi_health.adapters import prometheus
+from asgi_health.adapters.prometheus import archive, multiprocess
 from asgi_health.fleet.folder import InstanceFolder, Process, end_instance, name_instance
 from asgi_health.fleet.scoreboard import instance_path
 
-ROOT = Path(prometheus.__file__).parents[2]
+ROOT = Path(multiprocess.__file__).parents[3]
 GIVEN = "PROMETHEUS_MULTIPROC_DIR"
 INSTANCE = "ASGI_HEALTH_INSTANCE"
 
@@ -35,8 +36,10 @@ class Counting:
             env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
+        self.log = ""
 
     def ask(self, order: str) -> Any:
         assert self.process.stdin is not None
@@ -52,9 +55,8 @@ class Counting:
     def end(self) -> None:
         """Let it end by itself, unless it was killed."""
         with self.process as process:
-            if process.stdin is not None:
-                process.stdin.close()
-            process.wait(30)
+            if process.stdin is not None and not process.stdin.closed:
+                self.log = process.communicate(timeout=30)[1]
 
 
 @pytest.fixture
@@ -187,9 +189,9 @@ def test_who_is_killed_while_folding_loses_and_doubles_nothing(
     steps = [step]
     for method in ("unlink", "replace"):
         monkeypatch.setattr(Path, method, _dying(getattr(Path, method), steps))
-    found = [path for path in folder.glob("*.db") if prometheus._is_dead(path.name)]
+    found = [path for path in folder.glob("*.db") if multiprocess._is_dead(path.name)]
     with suppress(Killed):
-        prometheus._Archive(folder).fold(found)
+        archive.Archive(folder).fold(found)
     monkeypatch.undo()
     for _ in range(2):
         told = values(scraper.ask("expose"))
@@ -220,6 +222,113 @@ def test_a_forked_process_counts_for_itself(start) -> None:
     worker.ask("count 1")
     assert worker.ask("fork") == 0
     assert jobs(worker.ask("expose")) == 2
+
+
+# A folder that somebody clears: systemd-tmpfiles removes what is old, file by file.
+
+
+def remove(folder: Path, pattern: str) -> None:
+    """As a cleaner does."""
+    assert [*folder.glob(pattern)]
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
+def test_counts_go_on_when_the_whole_folder_is_gone(start) -> None:
+    first, second, dead = start(), start(), start()
+    first.ask("count 3")
+    second.ask("count 4")
+    dead.ask("count 5")
+    dead.kill()
+    assert jobs(second.ask("expose")) == 12
+    folder = Path(first.ask("join"))
+    shutil.rmtree(folder)
+    first.ask("count-on 1")
+    second.ask("count-on 1")
+    second.ask("join")
+    told = values(first.ask("expose"))
+    assert told["jobs_total", ""] == 9  # what the dead had counted is lost
+    assert (told["job_seconds_count", ""], told["in_use", ""]) == (7, 2)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    first.ask("count-on 1")
+    second.kill()
+    assert jobs(first.ask("expose")) == 10
+    assert jobs(start().ask("expose")) == 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        (".owners", 12),
+        (".member-*", 12),
+        (".lock", 12),
+        (".*", 12),
+        ("*_[0-9]*-*.db", 12),
+        ("counter_[0-9]*", 12),
+        ("gauge_*", 12),
+        ("archive.json", 7),
+        ("*_archive-*.db", 7),
+        ("*", 7),
+    ],
+)
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_counts_go_on_when_a_part_of_the_folder_is_gone(
+    start, tmp_path: Path, pattern: str, left: int, *, is_chosen: bool
+) -> None:
+    env = {GIVEN: str(tmp_path / "chosen")} if is_chosen else {}
+    first, second, dead = start(**env), start(**env), start(**env)
+    first.ask("count 3")
+    second.ask("count 4")
+    dead.ask("count 5")
+    dead.kill()
+    assert jobs(second.ask("expose")) == 12
+    remove(Path(first.ask("join")), pattern)
+    second.ask("join")
+    assert jobs(first.ask("expose")) == left
+    comes = start(**env)
+    comes.ask("count 2")
+    assert values(comes.ask("expose"))["in_use", ""] == 3
+    first.ask("count-on 1")
+    comes.kill()
+    second.kill()
+    for _ in range(2):
+        assert jobs(first.ask("expose")) == left + 3
+
+
+def test_who_joins_first_after_a_cleaner_removes_nothing_of_the_living(start) -> None:
+    living = start()
+    living.ask("count 3")
+    folder = Path(living.ask("join"))
+    remove(folder, ".*")
+    assert jobs(start().ask("expose")) == 3
+
+
+def test_a_cleared_folder_is_told_of_once(start) -> None:
+    worker = start()
+    worker.ask("count 1")
+    shutil.rmtree(worker.ask("join"))
+    for _ in range(3):
+        worker.ask("expose")
+    worker.end()
+    assert worker.log.count("somebody has cleared") == 1
+
+
+def test_a_scrape_at_the_moment_of_the_clearing_is_answered(start) -> None:
+    worker = start()
+    worker.ask("count 3")
+    folder = Path(worker.ask("join"))
+
+    def clear() -> None:
+        for path in folder.glob("*"):
+            path.unlink(missing_ok=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(1, 60):
+            cleared = pool.submit(clear)
+            worker.ask("expose")
+            cleared.result()
+            worker.ask("count 1")
+            assert jobs(worker.ask("expose")) == 3 + number
 
 
 # The folder.

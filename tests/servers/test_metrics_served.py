@@ -124,6 +124,23 @@ def test_no_count_falls_while_workers_are_killed_under_load(server: Server, tmp_
     assert len(files(tmp_path)) <= 3 * WORKERS + 2
 
 
+def test_a_cleaner_of_the_temporary_folder_stops_no_counting(
+    server: Server, tmp_path: Path
+) -> None:
+    until(lambda: len(pids(server)) == WORKERS, "all workers")
+    for goal in (20, 40):
+        for _ in range(20):
+            assert server.ask("/api/ping").status == 200
+        until(lambda: pings_told(server) == goal, f"{goal} requests")  # noqa: B023 - used at once
+        [folder] = {path.parent for path in files(tmp_path)}
+        shutil.rmtree(folder)
+        until(lambda: pings_told(server) == goal, "what was counted before")  # noqa: B023
+        assert scraped(server)["asgi_health_scrape_errors_total"] == 0
+    threads = "django_handoff_threads_limit"
+    until(lambda: scraped(server).get(threads) == 32 * WORKERS, "the figures of all workers")
+    assert 2 <= server.log.count("somebody has cleared") <= 2 * WORKERS
+
+
 def test_the_files_go_with_the_server(server: Server, tmp_path: Path) -> None:
     assert server.ask("/api/ping").status == 200
     assert files(tmp_path)
