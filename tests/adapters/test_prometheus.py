@@ -224,6 +224,15 @@ def test_a_forked_process_counts_for_itself(start) -> None:
     assert jobs(worker.ask("expose")) == 2
 
 
+def test_a_process_that_ends_closes_what_it_has_opened(start) -> None:
+    worker = start(PYTHONWARNINGS="default")
+    worker.ask("count 1")
+    worker.ask("fork")
+    worker.ask("expose")
+    worker.end()
+    assert (worker.process.returncode, worker.log) == (0, "")
+
+
 # A folder that somebody clears: systemd-tmpfiles removes what is old, file by file.
 
 

@@ -3,6 +3,7 @@
 Source of their format and life: prometheus_client.mmap_dict, prometheus_client.values.
 """
 
+import atexit
 import mmap
 import os
 import threading
@@ -108,7 +109,8 @@ class _Lasting(_MmapedDict):  # type: ignore[misc]  # Any
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
         with open_files.lock:
-            super().write_value(key, value, timestamp)
+            if self._f is not None:  # the process ends
+                super().write_value(key, value, timestamp)
 
     def _init_value(self, key: str) -> None:
         needed = self._used + len(key.encode()) + _ENTRY_BYTES
@@ -132,6 +134,7 @@ class _OpenFiles:
         """Held for each value that is read or written."""
         self._files: set[Any] = set()
         os.register_at_fork(after_in_child=self._begin_anew)
+        atexit.register(self.close)
 
     def add(self, file: Any) -> None:
         with self.lock:
@@ -153,6 +156,12 @@ class _OpenFiles:
             for file in self._files:
                 if file.is_lost:
                     file.put_back()
+
+    def close(self) -> None:
+        """At the end of the process: who counts afterwards counts for nobody."""
+        with self.lock:
+            for file in [*self._files]:
+                file.close()
 
     def _begin_anew(self) -> None:
         """In a forked process: those of its parent are the parent's."""
