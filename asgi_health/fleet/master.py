@@ -23,6 +23,8 @@ __all__ = ["Master"]
 
 _log = logging.getLogger("asgi_health.fleet")
 
+_TOO_MANY = "more than %d workers: the last ones share a row, and what is told of them is wrong"
+
 
 @dataclass(slots=True)
 class _Place:
@@ -159,5 +161,5 @@ class Master:
             row = self.board.workers.read(index)
             if index not in taken and (row is None or not is_alive(row.pid, row.start)):
                 return index
-        _log.warning("more than %d workers: the last ones share a row", ROWS)
+        _log.error(_TOO_MANY, ROWS)
         return ROWS - 1

@@ -26,6 +26,7 @@ __all__ = ["Membership", "judge_fleet", "lone_row"]
 
 _log = logging.getLogger("asgi_health.fleet")
 _ATTEMPTS = 10
+_TOO_MANY = "more than %d workers: this one answers for itself, and its metrics tell of it alone"
 _VERDICT_MEMORY_S = 0.1
 _ABSENT = frozenset({Phase.DRAINING, Phase.STOPPED})
 
@@ -81,7 +82,7 @@ class Membership:
             taken = {index for index, _ in rows}
             index = next((index for index in range(ROWS) if index not in taken), None)
             if index is None:
-                _log.warning("more than %d workers: this one answers for itself", ROWS)
+                _log.error(_TOO_MANY, ROWS)
                 return None
             quiet = any(row.accepting and row.phase is Phase.READY for _, row in rows)
             row = _own_row(accepting=not quiet)

@@ -24,6 +24,7 @@ from asgi_health.phase import Phase
 __all__ = [
     "RESPONDER",
     "ROWS",
+    "WORKERS_MAX",
     "Scoreboard",
     "WorkerRow",
     "instance_path",
@@ -33,7 +34,10 @@ __all__ = [
     "rss_bytes",
 ]
 
-ROWS = 64
+WORKERS_MAX = 256
+"""Of one instance. During a reload there are twice as many processes."""
+
+ROWS = 2 * WORKERS_MAX
 RESPONDER = ROWS
 """The line of the process that answers while the workers' master loads."""
 
@@ -44,6 +48,7 @@ _LINES = ROWS + 1
 _TABLE_BYTES = ROWS * _ROW_BYTES
 _SIZE_BYTES = _TABLE_BYTES + Tallies.size_bytes(_LINES)
 _READS_MAX = 5
+_UNTOUCHED = bytes(_ROW_BYTES)
 _PHASES = tuple(Phase)
 _FREE = (0, 0, 0, False, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, False)
 _ENDED = frozenset("ZX")
@@ -92,7 +97,7 @@ _NAMES = tuple(WorkerRow.__dataclass_fields__)
 
 
 class Scoreboard:
-    """A table of at most 64 workers in a file of mode 0600, or in memory without a name."""
+    """A table of at most 512 processes in a file of mode 0600, or in memory without a name."""
 
     def __init__(self, path: Path | None) -> None:
         """Open the table at `path`, or make it; None: in memory, for the processes forked from now.
@@ -142,12 +147,13 @@ class Scoreboard:
 
         Reads again, a few times at most, when both slots were being written.
         """
+        place = slice(index * _ROW_BYTES, (index + 1) * _ROW_BYTES)
         for _ in range(_READS_MAX):
+            if self._map[place] == _UNTOUCHED:  # most of them are
+                return None
             newest = max(self._slots(index), key=lambda slot: slot[0], default=None)
             if newest is not None:
                 return newest[1]
-            if not any(self._map[index * _ROW_BYTES : (index + 1) * _ROW_BYTES]):
-                break
         return None
 
     def write(self, index: int, row: WorkerRow | None) -> None:

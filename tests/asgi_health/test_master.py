@@ -11,7 +11,7 @@ from worker_side import Instance, instance
 
 from asgi_health.fleet.config import FleetConfig
 from asgi_health.fleet.masterboard import Stage
-from asgi_health.fleet.scoreboard import ROWS
+from asgi_health.fleet.scoreboard import ROWS, WORKERS_MAX
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
@@ -46,6 +46,16 @@ def test_a_row_of_a_worker_that_is_dead_but_not_buried_is_given_to_nobody(one: I
     assert one.board.workers.rows()[-1][0] == 1
 
 
+def test_two_generations_of_as_many_workers_as_are_allowed_have_a_line_each(one: Instance) -> None:
+    """As during a reload, when the old workers stay until the new ones are ready."""
+    for generation in range(2 * WORKERS_MAX):
+        one.master.reserve(generation)
+    assert len(one.board.workers.rows()) == 2 * WORKERS_MAX
+    for generation in range(2 * WORKERS_MAX):
+        one.master.seat(generation).tally.count_to("settled", 1)
+    assert one.board.workers.tallies.total("settled") == 2 * WORKERS_MAX
+
+
 def test_more_workers_than_rows_share_the_last_one(
     one: Instance, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -53,7 +63,7 @@ def test_more_workers_than_rows_share_the_last_one(
         one.master.reserve(generation)
     assert len(one.board.workers.rows()) == ROWS
     assert [text for _, text in records(caplog)] == [
-        "more than 64 workers: the last ones share a row"
+        f"more than {ROWS} workers: the last ones share a row, and what is told of them is wrong"
     ] * 2
     assert one.master.seat(ROWS + 1).generation == ROWS + 1
 

@@ -235,7 +235,7 @@ def test_a_worker_beyond_the_last_row_answers_for_itself_with_one_line(
     assert Membership.join() is None
     assert closed == [board.path]
     assert [r.message for r in caplog.records] == [
-        "more than 64 workers: this one answers for itself"
+        f"more than {ROWS} workers: this one answers for itself, and its metrics tell of it alone"
     ]
     board.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.fleet.conftest import page, ready_pids, rows
 from tests.fleet.test_crash_recovery import ROUGH, wait_replaced
 from tests.servers.harness import Loads, Server, until
+from tests.servers.metrics_side import scraped
 
 GENERATIONS = int(os.environ.get("FLEET_GENERATIONS", "100"))
 
@@ -94,13 +95,21 @@ def test_workers_do_not_outlive_a_killed_master(worker_class: str, fleet) -> Non
     assert server.log.count("the master has gone; this worker leaves") == 2
 
 
-def test_more_workers_than_rows_serve_and_say_so(fleet) -> None:
+def test_each_of_seventy_workers_has_a_row_of_its_own(fleet) -> None:
     server = fleet(env=ROUGH, workers=70)
-    server.wait_for_log("more than 64 workers: the last ones share a row")
     until(lambda: len(children(server.process.pid)) == 70, "seventy workers")
     server.wait_ready()
-    until(lambda: len(rows(server)) == 64, "all rows")
+    assert {row["pid"] for row in rows(server)} == set(children(server.process.pid))
+    assert scraped(server)['asgi_health_workers{phase="ready"}'] == 70
+    assert "rows" not in server.log
     for _ in range(20):
         assert server.ask("/hello").status == 200
     server.tell(signal.SIGTERM)
     assert server.wait_ended() == 0
+
+
+def test_more_workers_than_the_table_is_made_for_are_refused_with_a_sentence(fleet) -> None:
+    server = fleet(env=ROUGH, workers=257)
+    assert server.wait_ended() == 1
+    assert "workers is 257; allowed: at most 256." in server.log
+    assert "Traceback" not in server.log

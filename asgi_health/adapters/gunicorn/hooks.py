@@ -15,12 +15,14 @@ from types import FrameType
 from typing import Any
 
 from asgi_health.adapters.systemd import Notifier
+from asgi_health.errors import ConfigurationError
 from asgi_health.fleet.alarm import Alarm
 from asgi_health.fleet.config import FleetConfig
 from asgi_health.fleet.draining import MasterDrain, release_stop_signals
 from asgi_health.fleet.folder import end_instance, name_instance
 from asgi_health.fleet.master import Master
 from asgi_health.fleet.masterboard import Stage
+from asgi_health.fleet.scoreboard import WORKERS_MAX
 from asgi_health.gate import HealthGate
 
 __all__ = ["EXIT_CRASH_LOOP", "Hooks"]
@@ -63,6 +65,8 @@ class Hooks:
         gate = _entry_point(server)
         if gate is None:
             return
+        if server.num_workers > WORKERS_MAX:
+            _refuse(server)
         obstacle = self._obstacle(server)
         if obstacle is not None:
             _log.info("each worker loads for itself: %s", obstacle)
@@ -85,9 +89,14 @@ class Hooks:
         if _Process.master is not None:
             _Process.master.reconfigure(self.config, workers=server.num_workers)
 
-    def nworkers_changed(self, _server: Any, new_value: int, _old_value: int | None) -> None:
+    def nworkers_changed(self, server: Any, new_value: int, _old_value: int | None) -> None:
         """TTIN, TTOU, or the configuration."""
-        if _Process.master is not None:
+        if _Process.master is None:
+            return
+        if new_value > WORKERS_MAX:
+            _log.error("%d workers are wanted, allowed are %d", new_value, WORKERS_MAX)
+            server.num_workers = WORKERS_MAX  # which calls this once more
+        else:
             _Process.master.board.workers_wanted = new_value
 
     def pre_fork(self, _server: Any, worker: Any) -> None:
@@ -180,6 +189,18 @@ class Hooks:
             prepare=_import_server,
         )
         master.handover = boot.run()
+
+
+def _refuse(server: Any) -> None:
+    """Gunicorn writes the sentence and ends with 1."""
+    found = ConfigurationError(
+        option="workers",
+        found=server.num_workers,
+        allowed=f"at most {WORKERS_MAX}",
+        change="Set WEB_CONCURRENCY, or `workers`.",
+    )
+    _clean_up(server)
+    raise RuntimeError(str(found)) from found
 
 
 def _entry_point(server: Any) -> HealthGate | None:
