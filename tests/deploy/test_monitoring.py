@@ -4,9 +4,13 @@ import json
 import re
 import runpy
 import shutil
+import socket
 import subprocess
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -14,8 +18,10 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from project.env import ROOT
+from tests.servers.harness import until
 
 DEPLOY = ROOT / "deploy"
+OF_ALL_INSTANCES = ("RequestsFail", "RequestsSlow")
 RULES = DEPLOY / "prometheus" / "rules.yml"
 DASHBOARDS = runpy.run_path(str(DEPLOY / "grafana" / "dashboards.py"))
 needs_promtool = pytest.mark.skipif(
@@ -58,6 +64,82 @@ def test_what_pages_and_what_can_wait_go_to_different_places(severity: str, rece
     routes = ("amtool", "config", "routes", "test")
     file = "--config.file=deploy/alertmanager/alertmanager.yml"
     assert output_of(*routes, file, f"severity={severity}").strip() == receiver
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[str]:
+    """The address of one that has our configuration."""
+    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if program is None:
+        pytest.skip("there is no Alertmanager (Debian: prometheus-alertmanager)")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            program,
+            f"--config.file={DEPLOY / 'alertmanager' / 'alertmanager.yml'}",
+            f"--storage.path={tmp_path}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    until(lambda: asked(f"{address}/api/v2/status"), "Alertmanager")
+    yield address
+    process.terminate()
+    process.wait(30)
+
+
+def asked(address: str, told: Any = None) -> Any:
+    """What Alertmanager answers; None while it starts."""
+    body = None if told is None else json.dumps(told).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or "true")
+    except URLError:
+        return None
+
+
+def silenced(address: str, *firing: str) -> set[str]:
+    """Which of these alerts are told to nobody; each as `name` or `name@instance`."""
+    told = []
+    for alert in firing:
+        name, _, instance = alert.partition("@")
+        labels = {"alertname": name, "job": "videoplanet", "severity": "page"}
+        told.append({"labels": labels | ({"instance": instance} if instance else {})})
+    assert asked(f"{address}/api/v2/alerts", told)
+
+    def found() -> list[dict[str, Any]] | None:
+        known: list[dict[str, Any]] = asked(f"{address}/api/v2/alerts")
+        return known if len(known) == len(firing) else None
+
+    return {
+        "@".join(
+            alert["labels"][key] for key in ("alertname", "instance") if key in alert["labels"]
+        )
+        for alert in until(found, "all alerts")
+        if alert["status"]["inhibitedBy"]
+    }
+
+
+def test_an_instance_that_is_down_silences_its_own_alerts_and_no_other(alertmanager: str) -> None:
+    others = [alert for alert in alerts() if alert not in {"InstanceDown", *OF_ALL_INSTANCES}]
+    firing = [f"{alert}@{instance}" for alert in others for instance in ("a:8000", "b:8000")]
+    quiet = silenced(alertmanager, "InstanceDown@a:8000", *firing, *OF_ALL_INSTANCES)
+    # WorkersCrash silences InstanceNotReady, of b as well.
+    assert quiet == {f"{alert}@a:8000" for alert in others} | {"InstanceNotReady@b:8000"}
+
+
+def test_the_alerts_of_all_instances_have_no_instance_and_the_others_have() -> None:
+    """As promtool compares them: Alertmanager looks at this label."""
+    tests = (DEPLOY / "prometheus" / "rules.test.yml").read_text()
+    for alert in alerts():
+        told = re.findall(rf"alertname: {alert}\n +exp_alerts:\n +- exp_labels: (.*)", tests)
+        assert told
+        assert all(("instance:" in labels) is (alert not in OF_ALL_INSTANCES) for labels in told)
 
 
 def alerts() -> list[str]:
