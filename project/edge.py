@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from asgi_health.steps import Apart
 from asgi_health.types import App, Header, Message, Receive, Scope, Send
 from asgi_health.warmup import WARMUP_EXTENSION
 from project.access_log import AccessLog, Answered
@@ -100,10 +101,16 @@ class Edge:
                 message = {**message, "headers": headers}
             elif message["type"] == "http.response.body":
                 sent_bytes += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    await Apart(send(message))
+                    return
             await send(message)
 
+        async def receive_on() -> Message:
+            return await Apart(receive())
+
         try:
-            await self._app(scope, receive, send_on)
+            await self._app(scope, receive_on, send_on)
         except Exception:
             if status == CLIENT_LEFT:  # the server answers
                 status = _FAILED

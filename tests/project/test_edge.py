@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -314,3 +315,61 @@ async def test_a_websocket_has_an_id_and_a_lifespan_has_none() -> None:
     await edge({"type": "lifespan"}, nothing, nothing)
 
     assert seen == [True, False]
+
+
+async def test_what_the_server_begins_at_the_end_of_an_answer_knows_nothing_of_the_request() -> (
+    None
+):
+    """Servers begin the next request of the connection there, and read on from `receive`."""
+    of_others: ContextVar[str] = ContextVar("of_others", default="")
+    seen: list[Any] = []
+
+    async def look() -> None:
+        seen.append((current_request.get(), of_others.get()))
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.create_task(look())
+        return {"type": "http.request", "body": b"abc", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            await asyncio.create_task(look())
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        of_others.set("of the application")
+        assert (await receive())["body"] == b"abc"
+        await answering(200, b"part")(scope, receive, send)
+        assert (current_request.get() is not None, of_others.get()) == (True, "of the application")
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": STRANGER}
+    await Edged(app).edge(scope, receive, send)
+
+    assert seen == [(None, "")] * 2
+
+
+@pytest.mark.parametrize("where", ["receive", "send"])
+async def test_a_server_that_fails_or_is_canceled_is_heard(where: str) -> None:
+    begun = asyncio.Event()
+
+    async def wait(*_: Any) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def fail(*_: Any) -> Any:
+        await asyncio.sleep(0)
+        raise OSError("gone")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if where == "receive":
+            await receive()
+        else:
+            await send({"type": "http.response.body"})
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": STRANGER}
+    with pytest.raises(OSError, match="gone"):
+        await Edged(app).edge(scope, fail, fail)
+    task = asyncio.create_task(Edged(app).edge(scope, wait, wait))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -212,3 +212,49 @@ def test_a_failure_is_told_whole_once_and_without_the_secrets_of_its_request(
     assert error["exception"].startswith("Traceback")
     assert "token=[redacted]" in error["request"]
     assert [name for name, secret in SECRET.items() if secret in server.log] == []
+
+
+GUNICORN = ("gunicorn", "project.asgi:app", "-b", "127.0.0.1:0")
+STOCK = (*GUNICORN, "-k", "uvicorn.workers.UvicornWorker")
+UVICORN = ("uvicorn", "project.asgi:app", "--port", "0")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [GUNICORN, STOCK, UVICORN, (*UVICORN, "--loop", "asyncio", "--http", "h11")],
+    ids=["ours", "stock", "uvicorn", "uvicorn, asyncio and h11"],
+)
+def test_a_line_of_the_gate_never_names_an_earlier_request_of_its_connection(
+    arguments: tuple[str, ...], run: Run, tmp_path
+) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.write_text("no folder: the gate tells of scrapes that fail, once in a row")
+    env = {
+        "ENV_FILE": os.devnull,
+        "SECRET_KEY": secrets.token_urlsafe(64),
+        "ALLOWED_HOSTS": "localhost",
+        "HTTPS_ONLY": "0",
+        "DRAIN_S": "0",
+        "WEB_CONCURRENCY": "1",
+        "HEALTH_DETAILS_LOOPBACK": "1",
+        "LOG_FORMAT": "json",
+        "PROMETHEUS_MULTIPROC_DIR": str(nowhere),
+    }
+    server = run(arguments, env=env, directory=ROOT)
+    server.wait_ready()
+    with server.connect() as client:
+        one, metrics = (
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            for path in ("/api/ping", "/metrics")
+        )
+        client.send(3 * one + metrics)  # in one piece, as a proxy may that does pipelining
+        statuses = [client.answer().status for _ in range(4)]
+    assert statuses == [200] * 4
+
+    def told() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["logger"] == "asgi_health.metrics"]
+
+    [line] = until(told, "the gate's line")
+    assert "cannot be had" in line["message"]
+    assert "request_id" not in line

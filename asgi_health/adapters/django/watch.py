@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from typing import Any, cast
 
+from asgi_health.steps import go_on
 from asgi_health.types import Receive
 
 __all__ = ["Watch"]
@@ -47,7 +48,7 @@ class Watch:
         listener = task.get_loop().create_task(self._listen(task))
         result = None
         try:
-            result = yield from _go_on(steps, waits_for, context)
+            result = yield from go_on(steps, waits_for, context)
         except asyncio.CancelledError:
             if not self.is_left or task.cancelling() - 1 > cancelled_before:
                 raise  # the server's will, too
@@ -86,17 +87,3 @@ class _Driven:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._watch.drive(self._work)
-
-
-def _go_on(steps: Any, waits_for: Any, context: Context) -> Generator[Any, Any, Any]:
-    """The rest of an awaitable whose first step has been taken."""
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as error:  # noqa: BLE001 - the cancellation, for instance: passed in
-                waits_for = context.run(steps.throw, error)
-            else:
-                waits_for = context.run(steps.send, value)
-    except StopIteration as end:
-        return end.value
