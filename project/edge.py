@@ -70,10 +70,10 @@ class Edge:
         if scope["type"] not in {"http", "websocket"} or _is_warmup(scope):
             await self._app(scope, receive, send)
             return
-        client = self._peers.client_of(scope)
+        client = self._peers.client_of(scope, receive, send)
         if client is not None:
             scope = {**scope, "client": client}
-        context = RequestContext(self._peers.id_of(scope) or self._ids.next())
+        context = RequestContext(self._peers.id_of(scope, receive, send) or self._ids.next())
         token = current_request.set(context)
         try:
             if scope["type"] == "http":

@@ -36,33 +36,50 @@ class Peers:
         self._id_header = id_header.encode("ascii")
         self._is_proxy = lru_cache(_REMEMBERED)(self._find)
 
-    def believes(self, client: Any) -> bool:
+    def believes(self, client: Any, *wires: object) -> bool:
         """Whether a proxy of ours stands between this service and the client.
+
+        Of an address with a port the scope does not tell whether Uvicorn has taken it from a
+        trusted peer's header or from the connection: a stranger may write its own address and port
+        into that header, too. The connection cannot be forged. Where it is not to be had (what
+        stands between wraps both; a request that was held and meets the drain), only an address
+        without a port shows that there is a proxy.
 
         Args:
             client: host and port, as in an ASGI scope. Uvicorn writes port 0 when it has taken the
-                host from a header of a trusted peer; no connection has that port.
+                host, without a port, from a header of a trusted peer; no connection has that port.
+            wires: the server's own `receive` and `send`, or what stands for them.
         """
         if self._believes_all:
             return True
-        return bool(client) and (client[1] == 0 or self._is_proxy(client[0]))
+        if not client:
+            return False
+        if client[1] == 0 or self._is_proxy(client[0]):
+            return True
+        return any(self._is_proxy(host) for host in map(_peer_of, wires) if host)
 
-    def client_of(self, scope: Scope) -> tuple[str, int] | None:
-        """The client that a trusted proxy names in its own header; None where there is none."""
+    def client_of(self, scope: Scope, *wires: object) -> tuple[str, int] | None:
+        """The client that a trusted proxy names in its own header; None where there is none.
+
+        `wires` as for `believes`.
+        """
         if not self._header:
             return None
         named = [value for name, value in scope["headers"] if name == self._header]
-        if len(named) != 1 or not self.believes(scope.get("client")):
+        if len(named) != 1 or not self.believes(scope.get("client"), *wires):
             return None
         try:
             return str(ip_address(named[0].decode("ascii").strip())), 0
         except ValueError:  # UnicodeDecodeError is one
             return None
 
-    def id_of(self, scope: Scope) -> str | None:
-        """The id that a trusted proxy has given to the request; None where there is none."""
+    def id_of(self, scope: Scope, *wires: object) -> str | None:
+        """The id that a trusted proxy has given to the request; None where there is none.
+
+        `wires` as for `believes`.
+        """
         given = [value for name, value in scope["headers"] if name == self._id_header]
-        if len(given) != 1 or not self.believes(scope.get("client")):
+        if len(given) != 1 or not self.believes(scope.get("client"), *wires):
             return None
         return given[0].decode("ascii") if _LEGAL_ID.fullmatch(given[0]) else None
 
@@ -76,3 +93,15 @@ class Peers:
         return any(
             address.version == network.version and address in network for network in self._networks
         )
+
+
+def _peer_of(wire: object) -> str | None:
+    """The address at the other end of the connection; None where it is not to be had.
+
+    Uvicorn's `receive` and `send` are methods of what has the transport. Source:
+    uvicorn.protocols.http, uvicorn.protocols.websockets.
+    """
+    transport = getattr(getattr(wire, "__self__", None), "transport", None)
+    ask = getattr(transport, "get_extra_info", None)  # uvloop's are no asyncio.BaseTransport
+    name = None if ask is None else ask("peername")
+    return name[0] if isinstance(name, tuple) and name else None

@@ -1,5 +1,7 @@
 """Whom to believe: the proxies that are named, and nobody else."""
 
+import asyncio
+
 import pytest
 
 from project.peers import Peers
@@ -32,6 +34,52 @@ def test_only_the_named_proxies_are_believed(
     client: tuple[str, int] | None, *, believed: bool
 ) -> None:
     assert RAILWAY.believes(client) is believed
+
+
+class Transport(asyncio.BaseTransport):
+    """Of a connection."""
+
+    def __init__(self, peer: object) -> None:
+        super().__init__()
+        self._peer = peer
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._peer if name == "peername" else default
+
+
+class Cycle:
+    """What Uvicorn's `send` and `receive` are methods of."""
+
+    def __init__(self, peer: object) -> None:
+        self.transport = Transport(peer)
+
+    async def send(self, message: object) -> None:
+        """Nobody asks it to."""
+
+
+async def wrapped(message: object) -> None:
+    """What says nothing of its connection."""
+
+
+@pytest.mark.parametrize(
+    ("peer", "believed"),
+    [
+        (("100.64.0.7", 4000), True),
+        (("::ffff:100.64.0.7", 4000, 0, 0), True),
+        (("203.0.113.9", 4000), False),
+        ("", False),  # a socket with a path
+        (None, False),
+    ],
+)
+def test_behind_a_proxy_that_writes_ports_the_connection_tells_who_the_peer_is(
+    peer: object, *, believed: bool
+) -> None:
+    named = {"x_forwarded_for": "203.0.113.9:4000", "x_real_ip": "198.51.100.1"}
+    asked = scope(("203.0.113.9", 4000), x_request_id="given-by-proxy", **named)
+    send = Cycle(peer).send
+    assert (RAILWAY.id_of(asked, wrapped, send) == "given-by-proxy") is believed
+    assert (RAILWAY.client_of(asked, wrapped, send) == ("198.51.100.1", 0)) is believed
+    assert RAILWAY.id_of(asked, wrapped) is None
 
 
 def test_a_star_believes_everybody() -> None:

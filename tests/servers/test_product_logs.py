@@ -217,13 +217,15 @@ def test_a_failure_is_told_whole_once_and_without_the_secrets_of_its_request(
 GUNICORN = ("gunicorn", "project.asgi:app", "-b", "127.0.0.1:0")
 STOCK = (*GUNICORN, "-k", "uvicorn.workers.UvicornWorker")
 UVICORN = ("uvicorn", "project.asgi:app", "--port", "0")
-
-
-@pytest.mark.parametrize(
+OTHER_PARTS = (*UVICORN, "--loop", "asyncio", "--http", "h11")
+with_each_server = pytest.mark.parametrize(
     "arguments",
-    [GUNICORN, STOCK, UVICORN, (*UVICORN, "--loop", "asyncio", "--http", "h11")],
+    [GUNICORN, STOCK, UVICORN, OTHER_PARTS],
     ids=["ours", "stock", "uvicorn", "uvicorn, asyncio and h11"],
 )
+
+
+@with_each_server
 def test_a_line_of_the_gate_never_names_an_earlier_request_of_its_connection(
     arguments: tuple[str, ...], run: Run, tmp_path
 ) -> None:
@@ -258,3 +260,28 @@ def test_a_line_of_the_gate_never_names_an_earlier_request_of_its_connection(
     [line] = until(told, "the gate's line")
     assert "cannot be had" in line["message"]
     assert "request_id" not in line
+
+
+@with_each_server
+@pytest.mark.parametrize("is_proxy", [True, False])
+def test_a_proxy_that_writes_ports_is_believed_and_nobody_who_writes_the_same(
+    arguments: tuple[str, ...], run: Run, *, is_proxy: bool
+) -> None:
+    env = {
+        "ENV_FILE": os.devnull,
+        "SECRET_KEY": secrets.token_urlsafe(64),
+        "ALLOWED_HOSTS": "localhost",
+        "HTTPS_ONLY": "0",
+        "DRAIN_S": "0",
+        "WEB_CONCURRENCY": "1",
+        "FORWARDED_ALLOW_IPS": "127.0.0.1" if is_proxy else "192.0.2.1",
+    }
+    server = run(arguments, env=env, directory=ROOT)
+    server.wait_ready()
+    with server.connect() as client:
+        host, port = client.socket.getsockname()[:2]  # a stranger knows its own port, too
+        for forwarded in (f"{host}:{port}", "203.0.113.9:5678", "203.0.113.9", "203.0.113.9:0"):
+            given = {"X-Forwarded-For": forwarded, "X-Request-ID": "given-by-the-peer"}
+            client.request("/api/ping", headers=given)
+            taken = client.answer().headers["x-request-id"] == "given-by-the-peer"
+            assert taken is is_proxy, forwarded
