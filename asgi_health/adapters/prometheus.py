@@ -7,10 +7,11 @@ pile up. Source of the files' format: prometheus_client.mmap_dict, prometheus_cl
 
 import atexit
 import json
+import mmap
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,17 +19,29 @@ from typing import Any, NamedTuple
 from asgi_health.fleet.folder import InstanceFolder, Process
 from asgi_health.fleet.scoreboard import is_alive, process_start
 
-__all__ = ["Multiprocess"]
+__all__ = ["Multiprocess", "Places"]
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)(?:-(\d+))?\.db")
 _MANIFEST = "archive.json"
 _END = "# EOF\n"
 _HEAD_BYTES = 8
+_VALUE_BYTES = 8
 _ENTRY_BYTES = 32
 """What a value takes beside its name, at most."""
 
 _FIRST_BYTES = 1 << 16
+
+
+class Places(NamedTuple):
+    """Where some values of one file lie: `numbers[at[0]] += 1` counts, and everybody reads it.
+
+    Costs a tenth of the library's own way, and is nothing but this addition: only one thread may
+    do it, in the process that has asked for the places.
+    """
+
+    numbers: "memoryview[float]"
+    at: tuple[int, ...]
 
 
 class Multiprocess:
@@ -44,6 +57,7 @@ class Multiprocess:
         os.environ[_VARIABLE] = str(self.folder.path)
         _name_files_by_process()
         self._joined: Process | None = None
+        self._mapped: dict[str, memoryview[float]] = {}
 
     def join(self) -> None:
         """In the process that will count: be one of those that are read. Blocking.
@@ -65,6 +79,26 @@ class Multiprocess:
 
     def _leave_at_exit(self) -> None:
         self.leave()
+
+    def places(self, values: Sequence[Any]) -> Places:
+        """Where values of prometheus_client's metrics lie, all of one type of metric. Blocking.
+
+        The values themselves must not be added to any more. Source of their layout:
+        prometheus_client.mmap_dict.
+
+        Raises:
+            OSError: the file is gone.
+        """
+        file = values[0]._file  # noqa: SLF001 - the library tells it nowhere else
+        name = file._fname  # noqa: SLF001 - the same
+        at = tuple(file._positions[value._key] // _VALUE_BYTES for value in values)  # noqa: SLF001 - the same
+        numbers = self._mapped.get(name)
+        if numbers is None or max(at) >= len(numbers):
+            # A mapping of our own: the library replaces and closes its own.
+            with Path(name).open("r+b") as opened:
+                numbers = memoryview(mmap.mmap(opened.fileno(), 0)).cast("d")
+            self._mapped[name] = numbers
+        return Places(numbers, at)
 
     def expose(self) -> str:
         """All families of all processes, as OpenMetrics text without its end. Blocking.
