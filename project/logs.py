@@ -153,7 +153,7 @@ def _of_request() -> dict[str, object]:
         return {}
     if request.trace_id is None:
         return {"request_id": request.request_id}
-    return {"request_id": request.request_id, "trace_id": request.trace_id}
+    return {"request_id": request.request_id, "trace_id": f"{request.trace_id:032x}"}
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from project.env import Env
 from project.tracing.database import trace_connections
 from project.tracing.requests import record_request_errors
+from project.tracing.sampling import RequestSpans
 
 __all__ = ["Seldom", "Tracing", "resource_of"]
 
@@ -25,6 +26,11 @@ _log = logging.getLogger("project.tracing")
 _TALKATIVE: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.sdk._shared_internal",
+)
+_SAMPLERS: Final = frozenset(
+    prefix + name
+    for prefix in ("", "parentbased_")
+    for name in ("always_on", "always_off", "traceidratio")
 )
 _PAUSE_S: Final = 60.0
 
@@ -39,6 +45,7 @@ class Tracing:
         _speak_seldom()
         # The SDK's own way out waits for as long as the receiver wants: `end` has a limit.
         provider = TracerProvider(resource=resource_of(env), shutdown_on_exit=False)
+        self.requests = RequestSpans(provider, is_ahead=_may_ask_ahead(env))
         self._processor = BatchSpanProcessor(_exporter(env))
         provider.add_span_processor(self._processor)
         trace.set_tracer_provider(provider)
@@ -66,6 +73,11 @@ def resource_of(env: Env) -> Resource:
     if env.release:
         attributes["service.version"] = env.release
     return Resource.create(attributes).merge(OTELResourceDetector().detect())
+
+
+def _may_ask_ahead(env: Env) -> bool:
+    """Whether the sampler is one of the SDK's own, which decide by nothing but the trace's id."""
+    return dict(env.otel).get("OTEL_TRACES_SAMPLER", "always_on") in _SAMPLERS
 
 
 def _exporter(env: Env) -> SpanExporter:
