@@ -89,6 +89,7 @@ class Multiprocess:
         Raises:
             OSError: the file is gone.
         """
+        values[0].get()  # after a fork, the library moves to files of this process when it is asked
         file = values[0]._file  # noqa: SLF001 - the library tells it nowhere else
         name = file._fname  # noqa: SLF001 - the same
         at = tuple(file._positions[value._key] // _VALUE_BYTES for value in values)  # noqa: SLF001 - the same
