@@ -1,11 +1,9 @@
 """Traces inside of one process: what a span holds, and that nothing is there when they are off."""
 
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from project import tracing
 from project.env import ROOT, Env
 from project.tracing import database, spans
-from project.tracing.worker import Seldom, resource_of
+from project.tracing.worker import resource_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 KEY = "p7Vd2mXq9sLrT4wZyB6nKfJhGcA1uE8oRiQtSxCvNbMlPzYaWkD3"
@@ -229,18 +227,6 @@ def test_the_resource_names_the_process_and_the_environment_wins(
     found = resource_of(env(RELEASE="r1")).attributes
     assert (found["service.name"], found["service.version"]) == ("theirs", "r2")
     assert found["service.instance.id"].endswith(f"-{os.getpid()}")
-
-
-def test_the_sdk_says_each_thing_once_a_minute() -> None:
-    now = SimpleNamespace(s=0.0)
-    seldom = Seldom(clock=lambda: now.s)
-
-    def passes(text: str) -> bool:
-        return seldom.filter(logging.makeLogRecord({"msg": text}))
-
-    assert [passes("a %s"), passes("b"), passes("a %s"), passes("b")] == [True, True, False, False]
-    now.s = 60.0
-    assert [passes("a %s"), passes("a %s")] == [True, False]
 
 
 def test_what_a_database_says_of_a_row_is_not_exported(exported: InMemorySpanExporter) -> None:
