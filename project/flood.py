@@ -31,17 +31,17 @@ class Flood(logging.Filter):
     ) -> None:
         super().__init__()
         self._lines, self._period_s, self._clock = lines, period_s, clock
-        self._period = -1
+        self._ends_s = 0.0
         self._passed: dict[_KindOfLine, int] = {}
         self._skipped: dict[_KindOfLine, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.CRITICAL or record.name == _OWN_QUOTA:
             return True
-        period = int(self._clock() / self._period_s)
+        now_s = self._clock()
         kind = (record.name, record.levelno, record.pathname, record.lineno)
-        if period != self._period:
-            self._period, self._passed = period, {}
+        if now_s >= self._ends_s:
+            self._ends_s, self._passed = now_s + self._period_s, {}
         count = self._passed[kind] = self._passed.get(kind, 0) + 1
         if count > self._lines:
             self._skipped[kind] = self._skipped.get(kind, 0) + 1
