@@ -1,13 +1,14 @@
 """What logs, metrics and traces add to a request of the product: in-process CPU.
 
-Three applications in one process, asked in turns; a small receiver takes the traces. The share is
-of what the server computes for such a request over a socket.
+Five applications in one process, asked in turns; a small receiver takes the traces, and what their
+delivery costs is added. The share is of what the server computes for such a request over a socket.
 """
 
 import asyncio
 import copy
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -18,24 +19,42 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from bench_handoff_cpu import ask
-from harness import cpu_s, free_port, load, options, publish, stop, until_200
+from harness import APPS, ROOT, cpu_s, free_port, load, options, publish, stop, until_200
 from harness import start as start_server
 from serving import Site, product_site
 
 from asgi_health.lifespan import InnerLifespan
+from asgi_health.types import Message, Receive, Scope, Send
 
 PATH = "/api/ping"
-COUNT, TURNS = 250, 40
+COUNT, TURNS = 50, 120
 """Requests a turn, turns a round: short, so that what else the machine does meets all alike."""
 
-TRACED = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+LINES_PER_S = 100
+"""ACCESS_LOG_LINES_PER_S, unless it is set."""
+
+DELIVERED = 5000
+"""Requests whose spans are delivered to see what that costs: at 10 % about one batch."""
+
+LOGGED = {"LOG_LEVEL": "info"}
+TRACED = {
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0.1",
+    "OTEL_BSP_SCHEDULE_DELAY": "3600000",  # delivered between the turns
+}
 SHOWN = {
     "logs and metrics": "≤ 3 %",
-    "the same, with an access line for every request": "",
+    "the same without access lines": "",
+    "the same with an access line for each request": "",
     "logs, metrics, and traces of 10 %": "≤ 10 %",
+    "the same, traced by the library's middleware, made asynchronous": "",
 }
+TRACING = (3, 4)
+"""Those of the measured applications that trace."""
+
 App = Callable[..., Awaitable[None]]
 
 
@@ -73,39 +92,88 @@ def applications() -> tuple[App, list[App]]:
     logs.configure(current(), stream=Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
     product = django_app.load().app
     traced = product._app  # noqa: SLF001 - the edge
-    settings.MIDDLEWARE.remove("project.tracing.requests.trace_requests")
     untraced = copy.copy(traced)
-    untraced._app = with_static_files(get_asgi_application())  # noqa: SLF001
+    untraced._trace = None  # noqa: SLF001
+    traced._access_log = untraced._access_log = AccessLog(lines_per_s=0)  # noqa: SLF001
     talkative = copy.copy(untraced)
     talkative._access_log = AccessLog(lines_per_s=1_000_000)  # noqa: SLF001
-    settings.MIDDLEWARE.remove("project.middleware.note_request")
-    bare = with_static_files(get_asgi_application())
-    return product, [bare, untraced, talkative, traced]
+    settings.MIDDLEWARE.insert(1, "library_traces.LibraryTraces")
+    library = copy.copy(untraced)
+    library._app = with_static_files(get_asgi_application())  # noqa: SLF001
+    del settings.MIDDLEWARE[:2]  # note_request as well
+    bare = unnoted(untraced, with_static_files(get_asgi_application()))
+    return product, [bare, untraced, talkative, traced, library]
 
 
-async def measure(turns: int) -> list[list[float]]:
-    """CPU µs a request, of each application in each turn."""
+def unnoted(edge: Any, app: App) -> App:
+    """What the edge does for others than logs, metrics and traces.
+
+    It tells the client's address to Django, and adds the headers that protect browsers.
+    """
+    peers, defaults = edge._peers, edge._defaults  # noqa: SLF001
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        client = peers.told(scope).client
+        if client is not None:
+            scope = {**scope, "client": client}
+
+        def send_on(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                headers = [*message["headers"]]
+                message = {**message, "headers": [*headers, *defaults.lacking_in(headers)]}
+            return send(message)
+
+        await app(scope, receive, send_on)
+
+    return serve
+
+
+async def ask_often(app: App, count: int) -> float:
+    """CPU µs a request."""
+    begun_s = time.process_time()
+    for _ in range(count):
+        if await ask(app, PATH) != 200:
+            raise RuntimeError(f"{PATH} was not answered with 200")
+    return 1e6 * (time.process_time() - begun_s) / count
+
+
+def deliver() -> float:
+    """Export the spans that wait; CPU µs."""
+    from opentelemetry import trace  # noqa: PLC0415 - after the environment
+
+    begun_s = time.process_time()
+    if not trace.get_tracer_provider().force_flush():
+        raise RuntimeError("the spans were not delivered")
+    return 1e6 * (time.process_time() - begun_s)
+
+
+async def measure(turns: int) -> tuple[list[list[float]], list[float]]:
+    """CPU µs a request, of each application in each turn; and of the delivery of its spans."""
     product, apps = applications()
     life = InnerLifespan(product, state={})
     await life.startup()
     taken: list[list[float]] = [[] for _ in apps]
-    for turn in range(-1, turns):  # the first one warms up
-        order = range(len(apps)) if turn % 2 else reversed(range(len(apps)))
+    order = list(range(len(apps)))
+    for turn in range(-3, turns):  # the first ones warm up
+        random.shuffle(order)  # none of them always comes after the same one
         for index in order:
-            begun_s = time.process_time()
-            for _ in range(COUNT):
-                if await ask(apps[index], PATH) != 200:
-                    raise RuntimeError(f"{PATH} was not answered with 200")
+            cost_us = await ask_often(apps[index], COUNT)
+            deliver()
             if turn >= 0:
-                taken[index].append(1e6 * (time.process_time() - begun_s) / COUNT)
+                taken[index].append(cost_us)
+    delivered = [0.0] * len(apps)
+    for index in TRACING:
+        await ask_often(apps[index], DELIVERED)
+        delivered[index] = deliver() / DELIVERED
     await life.shutdown()
-    return taken
+    return taken, delivered
 
 
-def measured(site: Site, turns: int) -> list[list[float]]:
+def measured(site: Site, turns: int) -> tuple[list[list[float]], list[float]]:
     """The same, in a process of its own."""
     with receiver() as address:
-        more = TRACED | {"OTEL_EXPORTER_OTLP_ENDPOINT": address}
+        paths = os.pathsep.join([str(ROOT), str(APPS)])
+        more = {**LOGGED, **TRACED, "OTEL_EXPORTER_OTLP_ENDPOINT": address, "PYTHONPATH": paths}
         made = subprocess.run(
             [sys.executable, __file__, "--measure", str(turns)],
             env=os.environ | site.environment | more,
@@ -121,7 +189,7 @@ def served_us(site: Site, rounds: int) -> float:
     arguments = ("uvicorn", "project.asgi:app", "--port", "{port}")
     with TemporaryDirectory() as folder:
         process = start_server(
-            *arguments, folder=Path(folder), port=port, environment=site.environment
+            *arguments, folder=Path(folder), port=port, environment=site.environment | LOGGED
         )
         try:
             until_200(port, "/readyz")
@@ -137,17 +205,25 @@ def served_us(site: Site, rounds: int) -> float:
 def main() -> None:
     found = options(__doc__)
     with product_site() as site:
-        bare, *ways = measured(site, found.rounds * TURNS)
+        taken, delivered = measured(site, found.rounds * TURNS)
         served = served_us(site, found.rounds)
-    rows = []
-    for (what, bar), way in zip(SHOWN.items(), ways, strict=True):
-        added = statistics.median(a - b for a, b in zip(way, bare, strict=True))
-        rows.append((what, f"{added:.1f} µs", f"{added / served:.1%}", bar))
+    silent, talkative, traced, library = (
+        delivery + statistics.median(a - b for a, b in zip(way, taken[0], strict=True))
+        for way, delivery in zip(taken[1:], delivered[1:], strict=True)
+    )
+    # Of a worker that computes all the time, only so many requests have a line.
+    lines = (talkative - silent) * LINES_PER_S * served / 1e6
+    added = (silent + lines, silent, talkative, traced + lines, library + lines)
+    rows = [
+        (what, f"{us:.1f} µs", f"{us / served:.1%}", bar)
+        for (what, bar), us in zip(SHOWN.items(), added, strict=True)
+    ]
     publish(
         "bench_telemetry_cost",
         title="Cost of telemetry",
-        how=f"In-process CPU a request of `{PATH}` against the same without any of it "
-        f"({statistics.median(bare):.0f} µs), {TURNS} turns of {COUNT} a round; the share "
+        how=f"In-process CPU a request of `{PATH}` against the same with nothing at the edge but "
+        "the client's address and the headers that protect browsers "
+        f"({statistics.median(taken[0]):.0f} µs), {TURNS} turns of {COUNT} a round; the share "
         f"is of the {served:.0f} µs that the server computes for one over a socket.",
         head=("what", "adds", "share", "bar"),
         rows=rows,

@@ -1,8 +1,6 @@
 """One line a request, and no flood: under load only some, and the next line says how many not."""
 
 import logging
-import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from project.context import RequestContext
@@ -38,18 +36,37 @@ class AccessLog:
 
     Args:
         lines_per_s: at most; failures (5xx) have as many again for themselves. 0 writes none.
-        clock: monotonic seconds.
     """
 
-    def __init__(self, *, lines_per_s: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._usual, self._failed = _Quota(lines_per_s), _Quota(lines_per_s)
+    def __init__(self, *, lines_per_s: int) -> None:
+        self._per_s = lines_per_s
+        self._second = -1
+        self._left = [lines_per_s, lines_per_s]
+        """In this second, of the usual ones and of failures."""
+        self._skipped = [0, 0]
 
-    def note(self, context: RequestContext, answered: Answered) -> None:
-        """A request is over."""
-        quota = self._failed if answered.status >= _SERVER_ERROR else self._usual
-        if not quota.takes(int(self._clock())) or not _log.isEnabledFor(logging.INFO):
+    def has_room(self, status: int, now_s: float) -> bool:
+        """Whether to write a line of a request that is over; to be asked once for each.
+
+        Args:
+            status: of the request.
+            now_s: monotonic seconds.
+        """
+        second = int(now_s)
+        if second != self._second:
+            self._second, self._left = second, [self._per_s, self._per_s]
+        kind = status >= _SERVER_ERROR
+        if self._left[kind] <= 0:
+            self._skipped[kind] += 1
+            return False
+        self._left[kind] -= 1
+        return True
+
+    def write(self, context: RequestContext, answered: Answered) -> None:
+        """Write the line of a request that had room."""
+        if not _log.isEnabledFor(logging.INFO):
             return
+        kind = answered.status >= _SERVER_ERROR
         fields: dict[str, object] = {
             "method": answered.method,
             "route": answered.route,
@@ -61,31 +78,6 @@ class AccessLog:
             fields["path"] = answered.path
         if context.user_id is not None:
             fields["user_id"] = context.user_id
-        if skipped := quota.take_skipped():
-            fields["skipped"] = skipped
+        if self._skipped[kind]:
+            fields["skipped"], self._skipped[kind] = self._skipped[kind], 0
         _log.info("%s %s %d", answered.method, answered.route, answered.status, extra=fields)
-
-
-class _Quota:
-    """So many a second; counts what was too much."""
-
-    __slots__ = ("_left", "_per_s", "_second", "_skipped")
-
-    def __init__(self, per_s: int) -> None:
-        self._per_s, self._left = per_s, 0
-        self._second, self._skipped = -1, 0
-
-    def takes(self, second: int) -> bool:
-        """Whether there is room for one more in this second."""
-        if second != self._second:
-            self._second, self._left = second, self._per_s
-        if self._left <= 0:
-            self._skipped += 1
-            return False
-        self._left -= 1
-        return True
-
-    def take_skipped(self) -> int:
-        """How many had no room since this was asked last."""
-        skipped, self._skipped = self._skipped, 0
-        return skipped

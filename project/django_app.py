@@ -34,9 +34,10 @@ def load() -> LoadedApp:
     with step("environment"):
         current().check()
     env = current()
+    trace = None
     if is_wanted(env):
         with step("traces"):
-            import_tracing(env)
+            trace = import_tracing(env)
     django = load_django("project.settings", handoff=env.handoff, threads=env.handoff_threads)
     with step("static files"):
         from project.static_files import ROUTES, with_static_files  # noqa: PLC0415 - needs Django's settings
@@ -54,6 +55,7 @@ def load() -> LoadedApp:
         ),
         access_log=AccessLog(lines_per_s=env.access_log_lines_per_s),
         observe=requests.observe,
+        trace=trace,
         headers=security_headers(env),
         folders=ROUTES,
     )

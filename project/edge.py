@@ -6,30 +6,42 @@ A middleware of Django's would cost more, and would not see static files.
 
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import Final, Protocol
 
 from asgi_health.steps import Apart
-from asgi_health.types import App, Header, Message, Receive, Scope, Send
+from asgi_health.types import App, Message, Receive, Scope, Send
 from asgi_health.warmup import WARMUP_EXTENSION
 from project.access_log import AccessLog, Answered
-from project.context import RequestContext, current_request
+from project.context import CLIENT_LEFT, UNMATCHED, RequestContext, current_request
 from project.peers import Peers
+from project.security_headers import Defaults
 
-__all__ = ["CLIENT_LEFT", "Edge", "Observe"]
+__all__ = ["Edge", "Observe", "Trace", "Traced"]
 
 Observe = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds when a request is over."""
 
+
+class Traced(Protocol):
+    """A request whose trace has begun."""
+
+    def fail(self, error: Exception, /) -> None:
+        """It was not served, because of this."""
+
+    def end(self, status: int, /) -> None:
+        """It is over; 499 when the client left before an answer was begun."""
+
+
+Trace = Callable[[Scope, RequestContext], Traced | None]
+"""Called when a request begins, in the task that serves it; None where it has no trace."""
+
 _log = logging.getLogger("project.edge")
 
-CLIENT_LEFT: Final = 499
-"""The status of a request whose client left before an answer was begun; the number is nginx's."""
-
 _FAILED: Final = 500
-_UNMATCHED: Final = "unmatched"
 _PATH_MAX: Final = 500
+_OTHER: Final = "OTHER"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -41,17 +53,19 @@ class Edge:
         peers: whom to believe.
         access_log: gets each request.
         observe: gets each request's figures; None where nobody measures.
+        trace: begins the trace of each request; None where nobody traces.
         headers: added to each response that does not have them.
         folders: the route of what lies below a path and has none in the URLconf, by that path.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by its name, and most with a default
         self,
         app: App,
         *,
         peers: Peers,
         access_log: AccessLog,
         observe: Observe | None = None,
+        trace: Trace | None = None,
         headers: Mapping[str, str] | None = None,
         folders: Mapping[str, str] | None = None,
     ) -> None:
@@ -59,106 +73,125 @@ class Edge:
         self._peers = peers
         self._access_log = access_log
         self._observe = observe
-        self._headers: list[Header] = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in (headers or {}).items()
-        ]
+        self._trace = trace
+        self._defaults = Defaults(headers or {})
         self._folders = dict(folders or {})
         self._ids = _Ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in {"http", "websocket"} or _is_warmup(scope):
-            await self._app(scope, receive, send)
+        # Few calls: each costs four times what it costs alone, because Django's work in between
+        # drives this code out of the processor's caches (benchmarks/bench_telemetry_cost.py).
+        if scope["type"] != "http" or WARMUP_EXTENSION in (scope.get("extensions") or ()):
+            await self._pass(scope, receive, send)
             return
-        client = self._peers.client_of(scope, receive, send)
+        client, request_id, is_believed = self._peers.told(scope, receive, send)
         if client is not None:
             scope = {**scope, "client": client}
-        context = RequestContext(self._peers.id_of(scope, receive, send) or self._ids.next())
+        context = RequestContext(request_id or self._ids.next(), is_believed=is_believed)
+        wire = _Wire(receive, send, context.request_id, self._defaults)
         token = current_request.set(context)
+        begun_s = perf_counter()
+        traced = None if self._trace is None else self._trace(scope, context)
         try:
-            if scope["type"] == "http":
-                await self._serve(scope, receive, send, context)
-            else:
-                await self._app(scope, receive, send)
+            await self._app(scope, wire.receive_on, wire.send_on)
+        except Exception as error:
+            if wire.status == CLIENT_LEFT:  # the server answers
+                wire.status = _FAILED
+            if traced is not None:
+                traced.fail(error)
+            raise
+        finally:
+            self._note(scope, context, wire, begun_s)
+            if traced is not None:
+                traced.end(wire.status)
+            current_request.reset(token)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is not noted: a lifespan, a WebSocket, and the gate's own warm-up."""
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        told = self._peers.told(scope, receive, send)
+        if told.client is not None:
+            scope = {**scope, "client": told.client}
+        token = current_request.set(
+            RequestContext(told.request_id or self._ids.next(), is_believed=told.is_believed)
+        )
+        try:
+            await self._app(scope, receive, send)
         finally:
             current_request.reset(token)
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, context: RequestContext
-    ) -> None:
-        begun_s = time.perf_counter()
-        status, sent_bytes = CLIENT_LEFT, 0
-        request_id = (b"x-request-id", context.request_id.encode("ascii"))
-
-        async def send_on(message: Message) -> None:
-            nonlocal status, sent_bytes
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                given = message.get("headers", ())
-                there = {name.lower() for name, _ in given}
-                added = [header for header in self._headers if header[0] not in there]
-                headers = [*given, request_id, *added]
-                message = {**message, "headers": headers}
-            elif message["type"] == "http.response.body":
-                sent_bytes += len(message.get("body", b""))
-                if not message.get("more_body"):
-                    await Apart(send(message))
-                    return
-            await send(message)
-
-        async def receive_on() -> Message:
-            return await Apart(receive())
-
-        try:
-            await self._app(scope, receive_on, send_on)
-        except Exception:
-            if status == CLIENT_LEFT:  # the server answers
-                status = _FAILED
-            raise
-        finally:
-            duration_s = time.perf_counter() - begun_s
-            route = context.route or self._folder_of(scope["path"])
-            answered = Answered(
-                method=scope["method"] if scope["method"] in _METHODS else "OTHER",
-                route=route,
-                status=status,
-                duration_s=duration_s,
-                sent_bytes=sent_bytes,
-                path=scope["path"][:_PATH_MAX] if route == _UNMATCHED else None,
+    def _note(self, scope: Scope, context: RequestContext, wire: "_Wire", begun_s: float) -> None:
+        ended_s = perf_counter()
+        method, status, route = scope["method"], wire.status, context.route
+        if method not in _METHODS:
+            method = _OTHER
+        if route is None:
+            route = context.route = self._folder_of(scope["path"])
+        if self._access_log.has_room(status, ended_s):
+            path = scope["path"][:_PATH_MAX] if route == UNMATCHED else None
+            self._access_log.write(
+                context,
+                Answered(method, route, status, ended_s - begun_s, wire.sent_bytes, path),
             )
-            self._access_log.note(context, answered)
-            self._count(answered)
-
-    def _count(self, answered: Answered) -> None:
-        if self._observe is None:
-            return
-        try:
-            self._observe(answered.method, answered.route, answered.status, answered.duration_s)
-        except Exception:  # noqa: BLE001 - the edge: who counts must not fail who is served
-            _log.exception("a request is not counted")
+        if self._observe is not None:
+            try:
+                self._observe(method, route, status, ended_s - begun_s)
+            except Exception:  # noqa: BLE001 - the edge: who counts must not fail who is served
+                _log.exception("a request is not counted")
 
     def _folder_of(self, path: str) -> str:
         """The route of a request that reached no view: a path of one's own makes no new route."""
         for folder, route in self._folders.items():
             if path.startswith(folder):
                 return route
-        return _UNMATCHED
+        return UNMATCHED
 
 
-def _is_warmup(scope: Scope) -> bool:
-    """Whether nobody asks but the gate, before it is ready."""
-    return WARMUP_EXTENSION in (scope.get("extensions") or ())
+class _Wire:
+    """What comes from a client and goes to it. No coroutines of its own, for the same reason.
+
+    What a server begins from within `receive` or the last `send`, the next request of the
+    connection for instance, has a copy of the context in which they were awaited: an empty one.
+    """
+
+    __slots__ = ("_defaults", "_receive", "_request_id", "_send", "sent_bytes", "status")
+
+    def __init__(self, receive: Receive, send: Send, request_id: str, defaults: Defaults) -> None:
+        self._receive, self._send = receive, send
+        self._request_id, self._defaults = request_id, defaults
+        self.status, self.sent_bytes = CLIENT_LEFT, 0
+
+    def receive_on(self) -> Awaitable[Message]:
+        return Apart(self._receive())
+
+    def send_on(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            request_id = (b"x-request-id", self._request_id.encode("ascii"))
+            headers = [*message.get("headers", ()), request_id]
+            headers += self._defaults.lacking_in(headers)
+            message = {**message, "headers": headers}
+        elif kind == "http.response.body":
+            self.sent_bytes += len(message.get("body", b""))
+            if not message.get("more_body"):
+                return Apart(self._send(message))
+        return self._send(message)
 
 
 class _Ids:
     """Ids that no other process or request has; they can be guessed, and open nothing."""
 
     def __init__(self) -> None:
-        self._pid, self._prefix, self._count = 0, "", 0
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # the parent's were its own
+
+    def _begin(self) -> None:
+        self._prefix, self._count = os.urandom(8).hex(), 0
 
     def next(self) -> str:
         """16 random hexadecimal digits of this process, then a count."""
-        if self._pid != os.getpid():  # forked: the parent's were its own
-            self._pid, self._prefix, self._count = os.getpid(), os.urandom(8).hex(), 0
         self._count += 1
-        return f"{self._prefix}-{self._count:x}"
+        return f"{self._prefix}-{self._count}"

@@ -22,6 +22,7 @@ from project.redaction import Redactor
 __all__ = ["JsonFormatter", "TextFormatter", "configure", "gunicorn_config"]
 
 _LINES_OF_A_KIND_PER_S: Final = 20
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 _SERVER_LOGGERS: Final = ("uvicorn", "uvicorn.error", "gunicorn.error")
 _STANDARD: Final = frozenset(
     (*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message")
@@ -63,7 +64,7 @@ class JsonFormatter(logging.Formatter):
                 fields[name] = redactor.field(name, value)
         if trace := _trace(self, record):
             fields["exception"] = redactor.text(trace)
-        line = json.dumps(fields, ensure_ascii=False)
+        line = _ENCODER.encode(fields)
         # A lone surrogate (undecodable bytes of a request) would make the stream raise.
         return line.encode("utf-8", "backslashreplace").decode()
 
@@ -94,7 +95,7 @@ def configure(env: Env, *, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(env, terminal=stream.isatty()))
-    handler.addFilter(Flood(lines_per_s=_LINES_OF_A_KIND_PER_S))
+    handler.addFilter(Flood(lines=_LINES_OF_A_KIND_PER_S))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(env.log_level.upper())
@@ -153,7 +154,7 @@ def _of_request() -> dict[str, object]:
         return {}
     if request.trace_id is None:
         return {"request_id": request.request_id}
-    return {"request_id": request.request_id, "trace_id": request.trace_id}
+    return {"request_id": request.request_id, "trace_id": f"{request.trace_id:032x}"}
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -9,7 +9,7 @@ from django.utils.decorators import sync_and_async_middleware
 
 from project.context import current_request
 
-__all__ = ["note_request", "route_of"]
+__all__ = ["note_request"]
 
 _Answered = HttpResponseBase | Awaitable[HttpResponseBase]
 
@@ -36,17 +36,14 @@ def note_request(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRe
     return note
 
 
-def route_of(request: HttpRequest) -> str | None:
-    """The template of the path, as in the URLconf; None as long as nothing has matched it."""
-    match = request.resolver_match
-    return None if match is None else f"/{match.route.removeprefix('^')}"
-
-
 def _note(request: HttpRequest) -> None:
     context = current_request.get()
     if context is None:  # a test, without the edge
         return
-    context.route = route_of(request) or context.route
+    match = request.resolver_match
+    if match is not None:
+        context.route = f"/{match.route.removeprefix('^')}"
+        context.parameters = match.kwargs
     # What Django keeps once somebody has asked who it is: nobody is looked up for a log line.
     known = vars(request)
     user = known.get("_cached_user") or known.get("_acached_user")

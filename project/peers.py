@@ -1,16 +1,35 @@
 """Whom to believe what a request says of itself: its id, and the address of its client."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from asgi_health.types import Scope
+from asgi_health.types import Header, Scope
 
-__all__ = ["Peers"]
+__all__ = ["Peers", "Told"]
 
 _REMEMBERED = 1024
 _LEGAL_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{8,128}")
+
+
+class Told(NamedTuple):
+    """What a proxy says of a request.
+
+    Args:
+        client: whom it names in its own header; None where it names nobody.
+        request_id: None where it has given none.
+        is_believed: whether it is one of ours; else nothing is told.
+    """
+
+    client: tuple[str, int] | None = None
+    request_id: str | None = None
+    is_believed: bool = True
+
+
+_NOTHING: Final = Told()
+_BY_STRANGER: Final = Told(is_believed=False)
 
 
 class Peers:
@@ -34,6 +53,7 @@ class Peers:
         self._networks = tuple(ip_network(proxy) for proxy in proxies if proxy != "*")
         self._header = address_header.encode("ascii")
         self._id_header = id_header.encode("ascii")
+        self._names = frozenset({self._header, self._id_header} - {b""})
         self._is_proxy = lru_cache(_REMEMBERED)(self._find)
 
     def believes(self, client: Any, *wires: object) -> bool:
@@ -58,30 +78,34 @@ class Peers:
             return True
         return any(self._is_proxy(host) for host in map(_peer_of, wires) if host)
 
-    def client_of(self, scope: Scope, *wires: object) -> tuple[str, int] | None:
-        """The client that a trusted proxy names in its own header; None where there is none.
+    def told(self, scope: Scope, *wires: object) -> Told:
+        """What a trusted proxy says of a request; nothing of it when a stranger says so.
 
         `wires` as for `believes`.
         """
-        if not self._header:
-            return None
-        named = [value for name, value in scope["headers"] if name == self._header]
-        if len(named) != 1 or not self.believes(scope.get("client"), *wires):
+        if not self.believes(scope.get("client"), *wires):
+            return _BY_STRANGER
+        names = self._names
+        for name, _ in scope["headers"]:
+            if name in names:
+                headers = scope["headers"]
+                return Told(client=self._client_in(headers), request_id=self._id_in(headers))
+        return _NOTHING
+
+    def _client_in(self, headers: Iterable[Header]) -> tuple[str, int] | None:
+        named = [value for name, value in headers if name == self._header]
+        if len(named) != 1:
             return None
         try:
             return str(ip_address(named[0].decode("ascii").strip())), 0
         except ValueError:  # UnicodeDecodeError is one
             return None
 
-    def id_of(self, scope: Scope, *wires: object) -> str | None:
-        """The id that a trusted proxy has given to the request; None where there is none.
-
-        `wires` as for `believes`.
-        """
-        given = [value for name, value in scope["headers"] if name == self._id_header]
-        if len(given) != 1 or not self.believes(scope.get("client"), *wires):
+    def _id_in(self, headers: Iterable[Header]) -> str | None:
+        named = [value for name, value in headers if name == self._id_header]
+        if len(named) != 1 or not _LEGAL_ID.fullmatch(named[0]):
             return None
-        return given[0].decode("ascii") if _LEGAL_ID.fullmatch(given[0]) else None
+        return named[0].decode("ascii")
 
     def _find(self, host: str) -> bool:
         try:

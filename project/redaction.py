@@ -15,6 +15,10 @@ __all__ = ["REDACTED", "Redactor"]
 REDACTED: Final = "[redacted]"
 _KNOWN_LENGTH_MIN: Final = 6
 _LONG: Final = 16
+_REMEMBERED: Final = 1024
+_SHORT: Final = 128
+"""Routes and messages come again in each access line: to look through them is half of its cost."""
+
 _HUMP: Final = r"(?<=[a-z0-9])(?=[A-Z])"
 _DEPTH_MAX: Final = 6
 
@@ -91,9 +95,13 @@ class Redactor:
         spelled = {form for secret in known for form in (secret, quote(secret, safe=""))}
         found = sorted((s for s in spelled if len(s) >= _KNOWN_LENGTH_MIN), key=len, reverse=True)
         self._known = re.compile("|".join(map(_exactly, found))) if found else None
+        self._short = lru_cache(_REMEMBERED)(self._replace)
 
     def text(self, text: str) -> str:
         """`text` with each secret replaced by `[redacted]`."""
+        return self._short(text) if len(text) <= _SHORT else self._replace(text)
+
+    def _replace(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
         small = text.lower()

@@ -2,7 +2,6 @@
 
 from project.cors import cors_policy
 from project.env import ROOT, current
-from project.tracing import is_wanted
 
 _env = current()
 _env.check()
@@ -35,7 +34,6 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "project.middleware.note_request",
-    *(["project.tracing.requests.trace_requests"] if is_wanted(_env) else []),
     "corsheaders.middleware.CorsMiddleware",  # so early that errors of the others carry the headers
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -10,11 +10,16 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from importlib import import_module
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from project.edge import Trace
 from project.env import Env
 
+if TYPE_CHECKING:  # imports OpenTelemetry
+    from project.tracing.sampling import RequestSpans
+
 __all__ = [
+    "SWITCH",
     "Attribute",
     "Kind",
     "OpenSpan",
@@ -56,15 +61,16 @@ class _Nothing:
 class _Switch:
     """What runs when traces are on; None before, and without."""
 
-    __slots__ = ("inject", "open_span")
+    __slots__ = ("inject", "open_span", "requests")
 
     def __init__(self) -> None:
         self.open_span: Callable[..., AbstractContextManager[OpenSpan]] | None = None
         self.inject: Callable[[MutableMapping[str, str]], None] | None = None
+        self.requests: RequestSpans | None = None
 
 
 _NOTHING: Final = _Nothing()
-_switch: Final = _Switch()
+SWITCH: Final = _Switch()
 
 
 def is_wanted(env: Env) -> bool:
@@ -88,23 +94,29 @@ def span(
             a new trace.
         attributes: no secrets, no personal data.
     """
-    if _switch.open_span is None:
+    if SWITCH.open_span is None:
         return _NOTHING
-    return _switch.open_span(name, kind=kind, parent=parent, attributes=attributes)
+    return SWITCH.open_span(name, kind=kind, parent=parent, attributes=attributes)
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
     """Add the headers (`traceparent`) by which another process goes on with the current trace."""
-    if _switch.inject is not None:
-        _switch.inject(headers)
+    if SWITCH.inject is not None:
+        SWITCH.inject(headers)
 
 
-def import_tracing(env: Env) -> None:
-    """Import all that a worker needs; starts nothing, so that it may happen before the fork."""
+def import_tracing(env: Env) -> Trace:
+    """Import all that a worker needs; starts nothing, so that it may happen before the fork.
+
+    Returns:
+        What begins the trace of each request at the edge.
+    """
     for name, value in env.otel:  # the SDK knows nothing of our file of variables
         os.environ.setdefault(name, value)
     import_module("project.tracing.worker")
-    import_module("project.tracing.requests")
+    from project.tracing.requests import trace_request  # noqa: PLC0415 - imports OpenTelemetry
+
+    return trace_request
 
 
 @asynccontextmanager
@@ -115,10 +127,11 @@ async def trace_worker(env: Env) -> AsyncIterator[None]:
     from project.tracing.worker import Tracing  # noqa: PLC0415 - the same
 
     tracing = await asyncio.to_thread(Tracing, env)
-    _switch.open_span, _switch.inject = open_span, inject_context
+    SWITCH.open_span, SWITCH.inject = open_span, inject_context
+    SWITCH.requests = tracing.requests
     try:
         yield
     finally:
-        _switch.open_span = _switch.inject = None
+        SWITCH.open_span = SWITCH.inject = SWITCH.requests = None
         # A part of the graceful time only: a worker that is killed delivers nothing.
         await asyncio.to_thread(tracing.end, limit_s=min(_FLUSH_S, env.graceful_s / 4))

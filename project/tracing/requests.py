@@ -1,68 +1,65 @@
-"""A span for each request that reaches Django, as a middleware that runs in the event loop.
+"""A span for each request that passes the edge, static files as well.
 
-The middleware of `opentelemetry-instrumentation-django` leaves ASGI requests out unless one more
-package is there, writes the query into the span, asks for the host four times a request, and its
-hooks are synchronous: a request that is canceled between them leaves its span open. This one takes
-the same variables and conventions (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+The middleware of `opentelemetry-instrumentation-django` is not used: docs/decisions/0005 says why.
+This takes the same variable and conventions
+(https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 """
 
 import sys
-from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import Sequence
+from contextvars import Token
+from typing import Final
 
-from asgiref.sync import iscoroutinefunction
 from django.core.signals import got_request_exception
-from django.http import HttpRequest, HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
-from opentelemetry.context import attach, detach
-from opentelemetry.instrumentation.wsgi import wsgi_getter
-from opentelemetry.propagate import extract
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span, set_span_in_context
-from opentelemetry.util.http import get_excluded_urls, sanitize_method
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.propagate import extract, get_global_textmap
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import Span, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.util.http import get_excluded_urls
 
-from asgi_health.types import Scope
-from asgi_health.warmup import WARMUP_EXTENSION
-from project.context import current_request
-from project.middleware import route_of
+from asgi_health.types import Header, Scope
+from project.context import CLIENT_LEFT, UNMATCHED, RequestContext
+from project.edge import Traced
 from project.redaction import REDACTED
-from project.tracing.spans import TRACER, record_error, redactor
+from project.tracing import SWITCH
+from project.tracing.sampling import NO_CALLER
+from project.tracing.spans import record_error, redactor
 
-__all__ = ["record_request_errors", "trace_requests"]
-
-_Answered = HttpResponseBase | Awaitable[HttpResponseBase]
+__all__ = ["record_request_errors", "trace_request"]
 
 _EXCLUDED: Final = get_excluded_urls("DJANGO")
+# One call less for each request where nobody excludes anything.
+_EXCLUDES: Final = bool(getattr(_EXCLUDED, "_excluded_urls", True))
+_METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+_FIELDS: Final = frozenset(field.encode("ascii") for field in get_global_textmap().fields)
+"""The headers in which a caller may say to which trace the request belongs."""
+
 _FAILED: Final = 500
 
 
-@sync_and_async_middleware
-def trace_requests(
-    get_response: Callable[[HttpRequest], Any],
-) -> Callable[[HttpRequest], _Answered]:
-    """Make a span of each request. Belongs right below `project.middleware.note_request`."""
-    if iscoroutinefunction(get_response):
+def trace_request(scope: Scope, context: RequestContext) -> Traced | None:
+    """Begin the span of a request: the current one until it has ended.
 
-        async def trace_async(request: HttpRequest) -> HttpResponseBase:
-            if _is_excluded(request):
-                return await get_response(request)  # type: ignore[no-any-return]  # Django gives it no type
-            with _RequestSpan(request) as span:
-                response: HttpResponseBase = await get_response(request)
-                span.answered(response)
-                return response
-
-        return trace_async
-
-    def trace(request: HttpRequest) -> HttpResponseBase:
-        if _is_excluded(request):
-            return get_response(request)  # type: ignore[no-any-return]  # the same
-        with _RequestSpan(request) as span:
-            response: HttpResponseBase = get_response(request)
-            span.answered(response)
-            return response
-
-    return trace
+    Most are not kept: what only a kept one needs is done at its end.
+    """
+    spans = SWITCH.requests
+    if spans is None or (_EXCLUDES and _EXCLUDED.url_disabled(scope["path"])):
+        return None
+    caller = NO_CALLER
+    if context.is_believed:
+        for name, _ in scope["headers"]:
+            if name in _FIELDS:
+                caller = extract(scope["headers"], context=NO_CALLER, getter=_HEADERS)
+                break
+    method = scope["method"] if scope["method"] in _METHODS else "HTTP"
+    decided = spans.decide(method, caller)
+    context.trace_id = decided.trace_id
+    if decided.not_kept is not None:
+        return _NotKept(attach(decided.not_kept))
+    span = spans.start(method, caller, decided)
+    return _Kept(span, attach(set_span_in_context(span, caller)), scope, context)
 
 
 def record_request_errors() -> None:
@@ -76,81 +73,77 @@ def _record(**_: object) -> None:
         record_error(get_current_span(), error)
 
 
-def _is_excluded(request: HttpRequest) -> bool:
-    """Whether the operator does not want it, or it is the one that the gate sends at the boot."""
-    scope: Scope = getattr(request, "scope", {})  # Django's test client has none
-    is_warmup = WARMUP_EXTENSION in (scope.get("extensions") or ())
-    return is_warmup or _EXCLUDED.url_disabled(request.path)
+class _Headers(Getter[Sequence[Header]]):
+    """Finds the headers of an ASGI scope."""
+
+    def get(self, carrier: Sequence[Header], key: str) -> list[str] | None:
+        wanted = key.lower().encode("latin-1")
+        return [value.decode("latin-1") for name, value in carrier if name == wanted] or None
+
+    def keys(self, carrier: Sequence[Header]) -> list[str]:
+        return [name.decode("latin-1") for name, _ in carrier]
 
 
-class _RequestSpan:
-    """The span of one request: the current one inside of the `with`.
+_HEADERS: Final = _Headers()
 
-    No context manager of the library's: those are generators, which cost more.
-    """
 
-    __slots__ = ("_method", "_request", "_span", "_token")
+class _NotKept:
+    """A request that is not sampled: its trace goes on to whom it asks, and that is all."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self._request = request
-        self._method = sanitize_method(request.method) or "HTTP"
-        if self._method == "_OTHER":
-            self._method = "HTTP"
-        remote = extract(request.META, getter=wsgi_getter)
-        self._span = TRACER.start_span(self._method, context=remote, kind=SpanKind.SERVER)
-        self._token = attach(set_span_in_context(self._span, remote))
-        self._note_id()
+    __slots__ = ("_token",)
 
-    def _note_id(self) -> None:
-        found, known = self._span.get_span_context(), current_request.get()
-        if not found.is_valid or known is None:
-            return
-        known.trace_id = f"{found.trace_id:032x}"
-        if self._span.is_recording():
-            self._span.set_attribute("request.id", known.request_id)
+    def __init__(self, token: Token[Context]) -> None:
+        self._token = token
 
-    def __enter__(self) -> Self:
-        if self._span.is_recording():
-            self._span.set_attributes(
-                {
-                    "http.request.method": sanitize_method(self._request.method) or "_OTHER",
-                    "url.scheme": self._request.scheme or "http",
-                }
-            )
-        return self
+    def fail(self, error: Exception) -> None:
+        """Nobody reads it."""
 
-    def answered(self, response: HttpResponseBase) -> None:
-        """There is a response; its body may still be streamed."""
-        span, status = self._span, response.status_code
-        if not span.is_recording():
-            return
-        span.set_attribute("http.response.status_code", status)
+    def end(self, status: int) -> None:  # noqa: ARG002 - the same
+        detach(self._token)
+
+
+class _Kept:
+    """A request whose span is exported."""
+
+    __slots__ = ("_context", "_scope", "_span", "_token")
+
+    def __init__(
+        self, span: Span, token: Token[Context], scope: Scope, context: RequestContext
+    ) -> None:
+        self._span, self._token, self._scope, self._context = span, token, scope, context
+
+    def fail(self, error: Exception) -> None:
+        record_error(self._span, error)
+
+    def end(self, status: int) -> None:
+        span, scope, context = self._span, self._scope, self._context
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "request.id": context.request_id,
+            "url.path": _path_of(scope, context),
+            "url.scheme": scope.get("scheme", "http"),
+        }
+        name = "HTTP" if method == "_OTHER" else method
+        if context.route is not None and context.route != UNMATCHED:
+            attributes["http.route"] = context.route
+            name = f"{name} {context.route}"
+        if status == CLIENT_LEFT:  # or the worker stops
+            span.add_event("canceled")
+        else:
+            attributes["http.response.status_code"] = status
         if status >= _FAILED:
             span.set_status(StatusCode.ERROR)
-
-    def __exit__(
-        self, _kind: object, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        span = self._span
-        if span.is_recording():
-            span.set_attribute("url.path", _path_of(self._request))
-            route = route_of(self._request)
-            if route is not None:
-                span.set_attribute("http.route", route)
-                span.update_name(f"{self._method} {route}")
-            if isinstance(error, CancelledError):  # its client left, or the worker stops
-                span.add_event("canceled")
-            elif error is not None:
-                record_error(span, error)
+        span.update_name(name)
+        span.set_attributes(attributes)
         detach(self._token)
         span.end()
 
 
-def _path_of(request: HttpRequest) -> str:
+def _path_of(scope: Scope, context: RequestContext) -> str:
     """The path without its secrets: what looks like one, and parts that are named like one."""
-    path, redact = request.path, redactor()
-    match = request.resolver_match
-    for name, value in () if match is None else match.kwargs.items():
+    path, redact = scope["path"], redactor()
+    for name, value in (context.parameters or {}).items():
         part = str(value)
         if part and redact.field(name, part) != part:
             path = path.replace(part, REDACTED)

@@ -4,8 +4,6 @@ import logging
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable
 from typing import Final
 
 from opentelemetry import trace
@@ -15,16 +13,23 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
 from project.env import Env
+from project.flood import Flood
 from project.tracing.database import trace_connections
 from project.tracing.requests import record_request_errors
+from project.tracing.sampling import RequestSpans
 
-__all__ = ["Seldom", "Tracing", "resource_of"]
+__all__ = ["Tracing", "resource_of"]
 
 _log = logging.getLogger("project.tracing")
 
 _TALKATIVE: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.sdk._shared_internal",
+)
+_SAMPLERS: Final = frozenset(
+    prefix + name
+    for prefix in ("", "parentbased_")
+    for name in ("always_on", "always_off", "traceidratio")
 )
 _PAUSE_S: Final = 60.0
 
@@ -39,6 +44,7 @@ class Tracing:
         _speak_seldom()
         # The SDK's own way out waits for as long as the receiver wants: `end` has a limit.
         provider = TracerProvider(resource=resource_of(env), shutdown_on_exit=False)
+        self.requests = RequestSpans(provider, is_ahead=_may_ask_ahead(env))
         self._processor = BatchSpanProcessor(_exporter(env))
         provider.add_span_processor(self._processor)
         trace.set_tracer_provider(provider)
@@ -68,6 +74,11 @@ def resource_of(env: Env) -> Resource:
     return Resource.create(attributes).merge(OTELResourceDetector().detect())
 
 
+def _may_ask_ahead(env: Env) -> bool:
+    """Whether the sampler is one of the SDK's own, which decide by nothing but the trace's id."""
+    return dict(env.otel).get("OTEL_TRACES_SAMPLER", "always_on") in _SAMPLERS
+
+
 def _exporter(env: Env) -> SpanExporter:
     if env.traces_exporter == "console":
         return ConsoleSpanExporter(formatter=_line)
@@ -82,23 +93,7 @@ def _line(span: ReadableSpan) -> str:
     return f"{span.to_json(indent=None)}\n"
 
 
-class Seldom(logging.Filter):
-    """Lets one line of each kind pass in a minute: a receiver may be away for days."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._said: dict[object, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to say it."""
-        now_s = self._clock()
-        if now_s - self._said.get(record.msg, -_PAUSE_S) < _PAUSE_S:
-            return False
-        self._said[record.msg] = now_s
-        return True
-
-
 def _speak_seldom() -> None:
+    """A receiver may be away for days."""
     for name in _TALKATIVE:
-        logging.getLogger(name).addFilter(Seldom())
+        logging.getLogger(name).addFilter(Flood(lines=1, period_s=_PAUSE_S))

@@ -8,29 +8,23 @@ from project.access_log import AccessLog, Answered
 from project.context import RequestContext
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture(autouse=True)
 def _info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "project.access")
 
 
-def note(log: AccessLog, *, status: int = 200, context: RequestContext | None = None) -> None:
+def note(
+    log: AccessLog,
+    *,
+    status: int = 200,
+    context: RequestContext | None = None,
+    now_s: float = 100.0,
+) -> None:
     answered = Answered(
         method="GET", route="/api/projects", status=status, duration_s=0.012345, sent_bytes=321
     )
-    log.note(context or RequestContext("id-1"), answered)
+    if log.has_room(status, now_s):
+        log.write(context or RequestContext("id-1"), answered)
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
@@ -38,13 +32,11 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: vars(record)[name] for name in names if name in vars(record)}
 
 
-def test_a_line_says_what_was_asked_and_how_it_went(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_line_says_what_was_asked_and_how_it_went(caplog: pytest.LogCaptureFixture) -> None:
     context = RequestContext("id-1")
     context.user_id = 7
 
-    note(AccessLog(lines_per_s=10, clock=clock), context=context)
+    note(AccessLog(lines_per_s=10), context=context)
 
     [record] = caplog.records
     assert (record.levelno, record.getMessage()) == (logging.INFO, "GET /api/projects 200")
@@ -54,29 +46,28 @@ def test_a_line_says_what_was_asked_and_how_it_went(
     }  # fmt: skip
 
 
-def test_what_nobody_knows_is_not_in_it(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    note(AccessLog(lines_per_s=10, clock=clock))
+def test_what_nobody_knows_is_not_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    note(AccessLog(lines_per_s=10))
     assert "user_id" not in fields(caplog.records[0])
 
 
 def test_under_load_only_so_many_are_written_and_the_next_one_says_how_many_not(
-    clock: Clock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log = AccessLog(lines_per_s=3, clock=clock)
+    log = AccessLog(lines_per_s=3)
     for _ in range(10):
         note(log)
-    clock.now_s += 1
-    note(log)
-    note(log)
+    note(log, now_s=101.0)
+    note(log, now_s=101.9)
 
     assert len(caplog.records) == 5
     assert [fields(record).get("skipped") for record in caplog.records] == [None] * 3 + [7, None]
 
 
 def test_failures_are_written_when_successes_have_used_everything(
-    clock: Clock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log = AccessLog(lines_per_s=2, clock=clock)
+    log = AccessLog(lines_per_s=2)
     for _ in range(5):
         note(log)
     for _ in range(5):
@@ -85,9 +76,7 @@ def test_failures_are_written_when_successes_have_used_everything(
     assert [vars(record)["status"] for record in caplog.records] == [200, 200, 503, 503]
 
 
-def test_none_are_written_where_none_are_wanted(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    note(AccessLog(lines_per_s=0, clock=clock))
-    note(AccessLog(lines_per_s=0, clock=clock), status=500)
+def test_none_are_written_where_none_are_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    note(AccessLog(lines_per_s=0))
+    note(AccessLog(lines_per_s=0), status=500)
     assert caplog.records == []

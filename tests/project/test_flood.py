@@ -22,7 +22,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def flood(clock: Clock) -> Flood:
-    return Flood(lines_per_s=3, clock=clock)
+    return Flood(lines=3, clock=clock)
 
 
 def record(message: str, *arguments: object, **fields: object) -> logging.LogRecord:
@@ -74,3 +74,16 @@ def test_another_line_of_code_is_another_kind(flood: Flood) -> None:
     for _ in range(10):
         flood.filter(record("x"))
     assert flood.filter(record("x", lineno=2))
+
+
+def test_of_what_is_to_be_said_seldom_one_line_passes_in_a_minute(clock: Clock) -> None:
+    clock.now_s = 59.0
+    seldom = Flood(lines=1, period_s=60.0, clock=clock)
+    kinds = [record("away"), record("full", lineno=2)]
+
+    assert [seldom.filter(kind) for kind in kinds * 2] == [True, True, False, False]
+    clock.now_s = 118.9
+    assert not seldom.filter(kinds[0])
+    clock.now_s = 119.0
+    assert seldom.filter(kinds[0])
+    assert vars(kinds[0])["skipped"] == 2

@@ -227,7 +227,7 @@ def test_a_line_of_a_request_carries_its_id_and_its_trace(
     request_context: RequestContext,
 ) -> None:
     before = json.loads(JsonFormatter().format(record("x", request_id="lie")))
-    request_context.trace_id = "0af7651916cd43dd8448eb211c80319c"
+    request_context.trace_id = 0x0AF7651916CD43DD8448EB211C80319C
     traced = json.loads(JsonFormatter().format(record("x")))
 
     assert before["request_id"] == traced["request_id"] == "id-of-the-request"

@@ -63,6 +63,45 @@ def test_requests_are_counted_by_method_route_and_status(told) -> None:
     assert found["http_request_duration_seconds_bucket['10.0', '499', 'POST', 'unmatched']"] == 0
 
 
+def test_counts_stay_right_when_the_file_grows(told) -> None:
+    found = told(
+        "for _ in range(3):\n"
+        "    for number in range(300):\n"
+        "        requests.observe('GET', f'/{number}', 200, 0.01 * number)\n"
+    )
+    totals = [value for name, value in found.items() if name.startswith("http_requests_total")]
+    assert totals == [3] * 300
+    spent_s = found["http_request_duration_seconds_sum['/299', '200', 'GET']"]
+    assert spent_s == pytest.approx(3 * 2.99)
+
+
+@pytest.mark.parametrize("taken", ["*", "*.db"])
+def test_counts_go_on_when_a_cleaner_takes_the_files(told, taken: str) -> None:
+    found = told(
+        "from pathlib import Path\n"
+        "requests.observe('GET', '/', 200, 0.02)\n"
+        f"for path in shared.folder.path.glob({taken!r}): path.unlink()\n"
+        "requests.observe('GET', '/', 200, 0.02)\n"
+        "shared.join()\n"  # as a worker does every second
+        "requests.observe('GET', '/', 200, 0.02)\n"
+    )
+    assert found["http_requests_total['/', '200', 'GET']"] == 3
+    assert found["http_request_duration_seconds_count['/', '200', 'GET']"] == 3
+
+
+def test_a_forked_process_counts_in_files_of_its_own(told) -> None:
+    found = told(
+        "import os\n"
+        "requests.observe('GET', '/', 200, 0.1)\n"
+        "if (pid := os.fork()) == 0:\n"
+        "    requests.observe('GET', '/', 200, 0.1)\n"
+        "    os._exit(len(list(requests._shared.folder.path.glob('*.db'))))\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4\n"
+        "requests.observe('GET', '/', 200, 0.1)\n"
+    )
+    assert found["http_requests_total['/', '200', 'GET']"] == 3
+
+
 def test_after_a_failure_the_disk_is_left_alone_for_a_while(told) -> None:
     found = told(
         "import asgi_health.fleet.folder as folder\n"

@@ -77,9 +77,11 @@ def test_behind_a_proxy_that_writes_ports_the_connection_tells_who_the_peer_is(
     named = {"x_forwarded_for": "203.0.113.9:4000", "x_real_ip": "198.51.100.1"}
     asked = scope(("203.0.113.9", 4000), x_request_id="given-by-proxy", **named)
     send = Cycle(peer).send
-    assert (RAILWAY.id_of(asked, wrapped, send) == "given-by-proxy") is believed
-    assert (RAILWAY.client_of(asked, wrapped, send) == ("198.51.100.1", 0)) is believed
-    assert RAILWAY.id_of(asked, wrapped) is None
+    told = RAILWAY.told(asked, wrapped, send)
+    assert (told.request_id == "given-by-proxy") is believed
+    assert (told.client == ("198.51.100.1", 0)) is believed
+    assert told.is_believed is believed
+    assert RAILWAY.told(asked, wrapped).request_id is None
 
 
 def test_a_star_believes_everybody() -> None:
@@ -93,7 +95,7 @@ def test_a_proxy_in_ipv6_is_found() -> None:
 
 
 def test_the_client_is_who_the_proxy_says_it_is() -> None:
-    found = RAILWAY.client_of(scope(("100.64.0.7", 4000), x_real_ip=" 203.0.113.9 "))
+    found = RAILWAY.told(scope(("100.64.0.7", 4000), x_real_ip=" 203.0.113.9 ")).client
     assert found == ("203.0.113.9", 0)
 
 
@@ -109,15 +111,22 @@ def test_the_client_is_who_the_proxy_says_it_is() -> None:
 def test_a_name_that_is_not_believed_or_no_address_changes_nothing(
     client: tuple[str, int], named: str
 ) -> None:
-    assert RAILWAY.client_of(scope(client, x_real_ip=named)) is None
+    assert RAILWAY.told(scope(client, x_real_ip=named)).client is None
 
 
 def test_two_names_are_none() -> None:
     twice = scope(("100.64.0.7", 4000), x_real_ip="198.51.100.1")
     twice["headers"] *= 2
-    assert RAILWAY.client_of(twice) is None
+    assert RAILWAY.told(twice).client is None
 
 
 def test_without_a_header_of_its_own_the_platform_is_not_asked() -> None:
     peers = Peers(("100.64.0.0/10",))
-    assert peers.client_of(scope(("100.64.0.7", 4000), x_real_ip="198.51.100.1")) is None
+    assert peers.told(scope(("100.64.0.7", 4000), x_real_ip="198.51.100.1")).client is None
+
+
+def test_who_is_believed_may_say_nothing_and_a_stranger_is_told_apart() -> None:
+    assert RAILWAY.told(scope(("100.64.0.7", 4000))) == (None, None, True)
+    assert RAILWAY.told(scope(("203.0.113.9", 4000), x_request_id="of-a-stranger")) == (
+        None, None, False,
+    )  # fmt: skip

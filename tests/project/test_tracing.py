@@ -1,32 +1,21 @@
 """Traces inside of one process: what a span holds, and that nothing is there when they are off."""
 
-import asyncio
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, connection
-from django.http import HttpResponse
-from django.test import AsyncRequestFactory, RequestFactory
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from asgi_health.warmup import WARMUP_EXTENSION
 from project import tracing
-from project.context import RequestContext, current_request
 from project.env import ROOT, Env
 from project.tracing import database, spans
-from project.tracing.requests import trace_requests
-from project.tracing.worker import Seldom, resource_of
+from project.tracing.worker import resource_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 KEY = "p7Vd2mXq9sLrT4wZyB6nKfJhGcA1uE8oRiQtSxCvNbMlPzYaWkD3"
@@ -36,27 +25,6 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
 def env(**environ: str) -> Env:
     return Env.read({"ENV_FILE": os.devnull, "SECRET_KEY": KEY, **environ})
-
-
-@pytest.fixture(scope="session")
-def exporter() -> InMemorySpanExporter:
-    made = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(made))
-    trace.set_tracer_provider(provider)
-    return made
-
-
-@pytest.fixture
-def exported(
-    exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[InMemorySpanExporter]:
-    """Traces are on."""
-    monkeypatch.setattr(tracing._switch, "open_span", spans.open_span)
-    monkeypatch.setattr(tracing._switch, "inject", spans.inject_context)
-    exporter.clear()
-    yield exporter
-    assert not trace.get_current_span().get_span_context().is_valid, "a span is left open"
 
 
 @pytest.mark.parametrize(
@@ -188,73 +156,6 @@ def test_another_process_goes_on_with_the_trace(exported: InMemorySpanExporter) 
     assert worked.context.trace_id == enqueued.context.trace_id
 
 
-def test_a_synchronous_chain_is_traced_too(
-    exported: InMemorySpanExporter, rf: RequestFactory
-) -> None:
-    context = RequestContext("request-1")
-    token = current_request.set(context)
-    try:
-        answer = trace_requests(lambda request: HttpResponse(status=503))
-        answer(rf.get("/somewhere?token=hidden", headers={"traceparent": TRACEPARENT}))
-    finally:
-        current_request.reset(token)
-
-    (span,) = exported.get_finished_spans()
-    assert context.trace_id == TRACE == f"{span.context.trace_id:032x}"
-    assert f"{span.parent.span_id:016x}" == PARENT
-    assert span.attributes["request.id"] == "request-1"
-    assert span.attributes["http.response.status_code"] == 503
-    assert not span.status.is_ok
-    assert "hidden" not in span.to_json()
-
-
-@pytest.mark.parametrize("given", ["", "nonsense", f"00-{'0' * 32}-{PARENT}-01", "00-" + "f" * 999])
-def test_a_wrong_traceparent_begins_a_trace(
-    exported: InMemorySpanExporter, rf: RequestFactory, given: str
-) -> None:
-    answer = trace_requests(lambda request: HttpResponse())
-    answer(rf.generic("BREW", "/", headers={"traceparent": given}))
-
-    (span,) = exported.get_finished_spans()
-    assert span.parent is None
-    assert (span.name, span.attributes["http.request.method"]) == ("HTTP", "_OTHER")
-
-
-async def test_a_canceled_request_ends_its_span_and_leaves_nothing_behind(
-    exported: InMemorySpanExporter, rf: RequestFactory, caplog: pytest.LogCaptureFixture
-) -> None:
-    begun = asyncio.Event()
-
-    async def wait(request: Any) -> HttpResponse:
-        begun.set()
-        await asyncio.Event().wait()
-        return HttpResponse()
-
-    task = asyncio.ensure_future(trace_requests(wait)(rf.get("/")))
-    await begun.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    (span,) = exported.get_finished_spans()
-    assert [event.name for event in span.events] == ["canceled"]
-    assert caplog.messages == []
-
-
-async def test_the_warm_up_has_no_span(exported: InMemorySpanExporter) -> None:
-    async def respond(_request: Any) -> HttpResponse:
-        return HttpResponse()
-
-    answer = trace_requests(respond)
-    warmup = AsyncRequestFactory().get("/")
-    warmup.scope["extensions"] = {WARMUP_EXTENSION: {}}
-    await answer(warmup)
-    assert exported.get_finished_spans() == ()
-
-    await answer(AsyncRequestFactory().get("/", headers={"user-agent": "asgi-health-warmup"}))
-    assert len(exported.get_finished_spans()) == 1  # nobody else hides by a name
-
-
 @pytest.fixture
 def traced_connection() -> Iterator[None]:
     before = list(connection.execute_wrappers)
@@ -326,18 +227,6 @@ def test_the_resource_names_the_process_and_the_environment_wins(
     found = resource_of(env(RELEASE="r1")).attributes
     assert (found["service.name"], found["service.version"]) == ("theirs", "r2")
     assert found["service.instance.id"].endswith(f"-{os.getpid()}")
-
-
-def test_the_sdk_says_each_thing_once_a_minute() -> None:
-    now = SimpleNamespace(s=0.0)
-    seldom = Seldom(clock=lambda: now.s)
-
-    def passes(text: str) -> bool:
-        return seldom.filter(logging.makeLogRecord({"msg": text}))
-
-    assert [passes("a %s"), passes("b"), passes("a %s"), passes("b")] == [True, True, False, False]
-    now.s = 60.0
-    assert [passes("a %s"), passes("a %s")] == [True, False]
 
 
 def test_what_a_database_says_of_a_row_is_not_exported(exported: InMemorySpanExporter) -> None:

@@ -202,6 +202,27 @@ def test_probes_have_no_span(serve: Serve, receiver: Receiver) -> None:
     assert [span.name for span in receiver.spans] == ["GET /api/ping"]
 
 
+def test_a_static_file_has_a_span(serve: Serve, receiver: Receiver) -> None:
+    server = serve(endpoint=receiver.address)
+    assert server.ask("/static/pages/page.css?t=hidden", headers=INCOMING).status == 200
+    stop(server)
+
+    (span,) = receiver.spans
+    assert (span.name, span.trace_id, span.parent_id) == ("GET /static/{file}", TRACE, PARENT)
+    assert span.attributes["url.path"] == "/static/pages/page.css"
+    assert span.attributes["http.response.status_code"] == 200
+
+
+def test_a_strangers_trace_is_not_believed(serve: Serve, receiver: Receiver) -> None:
+    server = serve(endpoint=receiver.address, FORWARDED_ALLOW_IPS="10.0.0.1")
+    assert server.ask("/api/ping", headers=INCOMING).status == 200
+    stop(server)
+
+    (span,) = receiver.spans
+    assert span.trace_id != TRACE
+    assert not span.parent_id
+
+
 @pytest.mark.parametrize("handoff", HANDOFFS)
 def test_who_leaves_in_the_middle_leaves_no_error(
     serve: Serve, session: str, receiver: Receiver, loads: Loads, handoff: str

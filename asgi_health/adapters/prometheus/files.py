@@ -7,24 +7,51 @@ import atexit
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from asgi_health.fleet.folder import Process
 
-__all__ = ["HEAD_BYTES", "library", "name_files_by_process", "open_files"]
+__all__ = ["HEAD_BYTES", "Places", "library", "name_files_by_process", "open_files", "places_of"]
 
 HEAD_BYTES: Final = 8
 """Before the first value."""
 
+_VALUE_BYTES = 8
 _ENTRY_BYTES = 32
 """What a value takes beside its name, at most."""
 
 _FIRST_BYTES = 1 << 16
 _MmapedDict: Any = object
 """In place of prometheus_client's class, which is imported later than this module."""
+
+
+class Places(NamedTuple):
+    """Where some values of one file lie: `numbers[at[0]] += 1` counts, and everybody reads it.
+
+    Costs a tenth of the library's own way, and is nothing but this addition: only one thread may
+    do it, in the process that has asked for the places.
+    """
+
+    numbers: "memoryview[float]"
+    at: tuple[int, ...]
+
+
+def places_of(values: Sequence[Any], mapped: "MutableMapping[str, memoryview[float]]") -> Places:
+    """Where these values lie; `mapped` keeps the mappings of their files from call to call."""
+    values[0].get()  # after a fork, the library moves to files of this process when it is asked
+    file = values[0]._file  # noqa: SLF001 - the library tells it nowhere else
+    name = file._fname  # noqa: SLF001 - the same
+    at = tuple(file._positions[value._key] // _VALUE_BYTES for value in values)  # noqa: SLF001 - the same
+    numbers = mapped.get(name)
+    if numbers is None or max(at) >= len(numbers):
+        # A mapping of our own: the library replaces and closes its own.
+        with Path(name).open("r+b") as opened:
+            numbers = memoryview(mmap.mmap(opened.fileno(), 0)).cast("d")
+        mapped[name] = numbers
+    return Places(numbers, at)
 
 
 def library(name: str) -> Any:

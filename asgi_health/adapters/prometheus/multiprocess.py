@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,11 @@ from typing import Any, TypeVar
 from asgi_health.adapters.prometheus.archive import Archive, Manifest
 from asgi_health.adapters.prometheus.files import (
     HEAD_BYTES,
+    Places,
     library,
     name_files_by_process,
     open_files,
+    places_of,
 )
 from asgi_health.fleet.folder import InstanceFolder, Process
 from asgi_health.fleet.scoreboard import is_alive, process_start
@@ -50,6 +52,8 @@ class Multiprocess:
         os.environ[_VARIABLE] = str(self.folder.path)
         name_files_by_process()
         self._joined: Process | None = None
+        self._mapped: dict[str, memoryview[float]] = {}
+        self._takers: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         """Scrapes, counts and the end of a worker come from different threads."""
 
@@ -69,12 +73,40 @@ class Multiprocess:
                 atexit.register(self._leave_at_exit)
                 self.fold_dead()
             elif not self.folder.is_whole or open_files.are_lost:
+                # Before, so that nobody counts into a file that is being copied; and after, for
+                # who has asked meanwhile.
+                self._withdraw_places()
                 _again(self._put_back)
+                self._withdraw_places()
                 _log.warning(
                     "somebody has cleared %s: what living workers have counted is put back, "
                     "what dead ones have counted may be lost",
                     self.folder.path,
                 )
+
+    def places(
+        self, values: Sequence[Any], *, when_withdrawn: Callable[[], None] | None = None
+    ) -> Places:
+        """Where values of prometheus_client's metrics lie, all of one type of metric. Blocking.
+
+        Nothing else may add to these values any more.
+
+        Args:
+            values: of the process that asks, as the library has them.
+            when_withdrawn: called on any thread when the places hold no longer, once for each
+                function however often it is given.
+
+        Raises:
+            OSError: the file is gone.
+        """
+        if when_withdrawn is not None and when_withdrawn not in self._takers:
+            self._takers.append(when_withdrawn)
+        return places_of(values, self._mapped)
+
+    def _withdraw_places(self) -> None:
+        self._mapped.clear()
+        for tell in self._takers:
+            tell()
 
     def leave(self) -> None:
         """This process counts no more."""
