@@ -1,5 +1,6 @@
 """What lives as long as a worker: begun in each of them after the fork, ended when it stops."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
@@ -9,10 +10,13 @@ __all__ = ["Lived", "WorkerLife"]
 
 Lived = Callable[[], AbstractAsyncContextManager[None]]
 
+_log = logging.getLogger("project.worker_life")
+
 
 class WorkerLife:
     """Serves with `app`; enters each of `lived` at the worker's startup, leaves them at its end.
 
+    None of them may keep the worker from serving: what fails is logged, and is not there.
     Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
     """
 
@@ -25,9 +29,16 @@ class WorkerLife:
             await self._app(scope, receive, send)
             return
         await receive()  # lifespan.startup
-        async with AsyncExitStack() as stack:
-            for begin in self._lived:
+        stack = AsyncExitStack()
+        for begin in self._lived:
+            try:
                 await stack.enter_async_context(begin())
-            await send({"type": "lifespan.startup.complete"})
-            await receive()  # lifespan.shutdown
+            except Exception:  # noqa: BLE001 - the edge of what is no part of serving
+                _log.exception("something that goes with a worker does not begin")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+        try:
+            await stack.aclose()
+        except Exception:  # noqa: BLE001 - the same
+            _log.exception("something that goes with a worker does not end well")
         await send({"type": "lifespan.shutdown.complete"})

@@ -1,8 +1,9 @@
-"""What tests of traces share: the spans of this process."""
+"""What these tests share: the spans of this process; examples that may take their time."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -11,6 +12,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from project import tracing
 from project.tracing import spans
 from project.tracing.sampling import RequestSpans
+
+settings.register_profile("project", deadline=None)  # the machine may be busy
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
